@@ -1,0 +1,1 @@
+"""Text to checkpoint: corpora, models, the training loop and its evaluation (PyTorch)."""

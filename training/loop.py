@@ -1,0 +1,292 @@
+"""The training loop, read top to bottom: batches in, weights moved, progress told, checkpoints kept.
+
+It stands on Lightning Fabric for precision, devices and several processes. Everything random is drawn from
+(seed, step) or (seed, epoch), so a run that was interrupted and resumed computes what an uninterrupted one would.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+
+import lightning_fabric
+import sentencepiece
+import torch
+from torch import Tensor
+
+from training.checkpoint import Progress, load_weights, read_progress, read_tensors, recover, save_checkpoint
+from training.config import RunConfig, ScheduleConfig, parse_config, read_config
+from training.corpus import Batch, assemble, epoch_batches
+from training.errors import InvalidCheckpoint, OutOfMemory, TrainingDiverged
+from training.evaluation import validate
+from training.models.interface import TranslationModel
+from training.models.registry import build_model
+from training.preparation import PreparedText, prepare_text
+from training.progress import Reporter, duration
+from training.vocabulary import PAD_ID
+
+_REPORT_SECONDS = 15.0
+_BAD_STEPS_ALLOWED = 20
+
+
+def train(config_file: Path, output: Path) -> Progress:
+    """Train the run that ``config_file`` describes into ``output``, going on from ``output/last`` if it is there.
+
+    ``output/best`` is the checkpoint with the lowest validation loss, ``output/last`` the newest. SIGTERM and
+    SIGINT end the run after the current step, with ``last`` saved.
+
+    Raises:
+        TrainingError: Any of its kinds (training.errors); ``last`` and ``best`` stay as they were.
+    """
+    config, config_text = read_config(config_file), config_file.read_text(encoding="utf-8")
+    fabric = lightning_fabric.Fabric(
+        accelerator=config.device,
+        devices=config.devices,
+        precision=config.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    reporter = Reporter(output, speaks=fabric.is_global_zero)
+    try:
+        text = prepare_text(config, output / "tokenizer.model", reporter)
+        run = _Run(fabric, config, config_text, text, output, reporter)
+        return run.go_on()
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
+            raise
+        raise OutOfMemory(
+            f"a batch of {config.schedule.batch_tokens} tokens does not fit {config.device}: {error}. "
+            "Lower schedule.batch_tokens or the model's sizes."
+        ) from error
+    finally:
+        reporter.close()
+
+
+class _Run:
+    """The moving parts of one run: the raw model and its optimizer, the averaged model, and where we are."""
+
+    def __init__(
+        self,
+        fabric: lightning_fabric.Fabric,
+        config: RunConfig,
+        config_text: str,
+        text: PreparedText,
+        output: Path,
+        reporter: Reporter,
+    ) -> None:
+        self.fabric, self.config, self.config_text = fabric, config, config_text
+        self.text, self.output, self.reporter = text, output, reporter
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=text.vocabulary).get_piece_size()
+        torch.manual_seed(config.seed)
+        self.raw = build_model(config.model, pieces)
+        self.averaged = build_model(config.model, pieces).eval()
+        load_weights(self.averaged, dict(self.raw.named_parameters()))
+        self.averaged.to(fabric.device)
+        optimizer = torch.optim.AdamW(_parameter_groups(self.raw, config.schedule), fused=True)
+        self.model, self.optimizer = fabric.setup(self.raw, optimizer)
+        self.progress = Progress()
+        self.stop_requested = False
+        recover(output / "last")
+        if (output / "last").exists():
+            self._resume(output / "last")
+        count = sum(parameter.numel() for parameter in self.raw.parameters())
+        reporter.say(f"{self.raw.architecture} with {count / 1e6:.2f} M parameters, at step {self.progress.step}")
+
+    def go_on(self) -> Progress:
+        """Train from the current step to the last, to early stopping, or to a signal."""
+        schedule = self.config.schedule
+        previous = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        speed = _Speed(self.progress.step)
+        bad_steps = 0
+        try:
+            for batch in self._batches():
+                step = self.progress.step + 1
+                loss, norm = self._update(batch, step)
+                bad_steps = 0 if math.isfinite(norm) else bad_steps + 1
+                if bad_steps > _BAD_STEPS_ALLOWED:
+                    raise TrainingDiverged(
+                        f"the gradient was not finite {bad_steps} steps in a row, up to step {step}. The last good "
+                        f"checkpoint is kept in {self.output}; lower schedule.learning_rate and start again."
+                    )
+                self.progress = replace(self.progress, step=step)
+                speed.count(int((batch.target_ids != PAD_ID).sum()) * self.fabric.world_size)
+                if speed.due(_REPORT_SECONDS) or step == schedule.steps:
+                    self._report(step, loss, norm, speed)
+                if step % schedule.validate_every == 0 or step == schedule.steps:
+                    self._validate()
+                    speed.restart(step)
+                if self.stop_requested or self._stale():
+                    break
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if self.progress.step % schedule.validate_every:
+            self._save("last")
+        self.reporter.say(f"stopped at step {self.progress.step} of {schedule.steps}")
+        return self.progress
+
+    def _batches(self) -> Iterator[Batch]:
+        """Yield this process's batches from the current step on."""
+        schedule, step, epoch = self.config.schedule, self.progress.step, 0
+        world, rank = self.fabric.world_size, self.fabric.global_rank
+        passed = 0
+        while step < schedule.steps:
+            batches = epoch_batches(self.text.train, schedule.batch_tokens, self.config.seed, epoch)
+            rounds = max(1, len(batches) // world)
+            for index in range(step - passed, min(rounds, schedule.steps - passed)):
+                yield assemble(self.text.train, batches[(index * world + rank) % len(batches)])
+            passed += rounds
+            step, epoch = max(step, passed), epoch + 1
+
+    def _update(self, batch: Batch, step: int) -> tuple[float, float]:
+        """Move the weights once; return the smoothed loss (nats a token) and the gradient norm before clipping."""
+        schedule = self.config.schedule
+        torch.manual_seed(self.config.seed * 1_000_003 + step * self.fabric.world_size + self.fabric.global_rank)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(schedule, step)
+        self.model.train()
+        source_ids, source_lengths, target_input_ids, target_ids = (
+            torch.from_numpy(array).to(self.fabric.device, non_blocking=True)
+            for array in (batch.source_ids, batch.source_lengths, batch.target_input_ids, batch.target_ids)
+        )
+        logits = self.model(source_ids, source_lengths, target_input_ids)
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), target_ids.flatten(), ignore_index=PAD_ID, label_smoothing=schedule.label_smoothing
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        clipped = self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=schedule.clip_norm, error_if_nonfinite=False
+        )
+        norm = math.nan if clipped is None else float(clipped)
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self._average(step)
+        return float(loss.detach()), norm
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Move the averaged weights towards the raw ones; early on the average forgets faster."""
+        decay = min(self.config.schedule.average_decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.raw.parameters()), 1 - decay)
+
+    def _validate(self) -> None:
+        """Measure the averaged model, keep ``best`` if it is, and always keep ``last``."""
+        started = time.monotonic()
+        figures = validate(self.averaged, self.text, self.config.schedule.validation_sentences)
+        loss = figures["loss"]
+        best = self.progress.best_value is None or loss < self.progress.best_value
+        self.progress = replace(
+            self.progress,
+            best_value=loss if best else self.progress.best_value,
+            stale_validations=0 if best else self.progress.stale_validations + 1,
+            figures=figures,
+        )
+        self.reporter.record(self.progress.step, "validation", figures)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float))
+        self.reporter.say(f"validation at step {self.progress.step}: {shown} ({time.monotonic() - started:.0f} s)")
+        if best:
+            self._save("best")
+        self._save("last")
+
+    def _stale(self) -> bool:
+        patience = self.config.schedule.patience
+        if patience is None or self.progress.stale_validations < patience:
+            return False
+        self.reporter.say(f"no better for {patience} validations: stopping early")
+        return True
+
+    def _report(self, step: int, loss: float, norm: float, speed: "_Speed") -> None:
+        schedule = self.config.schedule
+        tokens, seconds_per_step = speed.measure(step)
+        figures = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": learning_rate(schedule, step),
+            "target_tokens_per_second": tokens,
+        }
+        self.reporter.record(step, "training", figures)
+        left = duration((schedule.steps - step) * seconds_per_step)
+        self.reporter.say(f"step {step}/{schedule.steps} loss {loss:.3f} {tokens:,.0f} target tokens/s, {left} left")
+
+    def _save(self, name: str) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        weights: dict[str, dict[str, Tensor]] = {"model": dict(self.averaged.named_parameters())}
+        if name == "last":
+            weights["resume"] = {f"weight.{key}": value for key, value in self.raw.named_parameters()}
+            for key, parameter in self.raw.named_parameters():
+                moments = self.optimizer.state.get(parameter, {})
+                weights["resume"] |= {f"{moment}.{key}": torch.as_tensor(value) for moment, value in moments.items()}
+        save_checkpoint(self.output / name, self.config_text, self.text.vocabulary, self.progress, weights)
+
+    def _resume(self, folder: Path) -> None:
+        """Take up weights, moments and progress; only the schedule, the device and the precision may differ.
+
+        Raises:
+            InvalidCheckpoint: The checkpoint belongs to another model, corpus or seed.
+        """
+        before = asdict(parse_config((folder / "config.toml").read_text(encoding="utf-8")))
+        now = asdict(self.config)
+        changed = [key for key in ("data", "vocabulary", "model", "seed") if before[key] != now[key]]
+        if changed:
+            raise InvalidCheckpoint(
+                f"{folder} was made with other {', '.join(changed)}. Choose a new output folder, or restore the run's "
+                "configuration (only schedule, device and precision may change when a run is resumed)."
+            )
+        tensors = read_tensors(folder, "resume")
+        load_weights(self.averaged, read_tensors(folder, "model"))
+        load_weights(self.raw, {key[7:]: value for key, value in tensors.items() if key.startswith("weight.")})
+        for key, parameter in self.raw.named_parameters():
+            for moment in ("step", "exp_avg", "exp_avg_sq"):
+                if f"{moment}.{key}" in tensors:
+                    value = tensors[f"{moment}.{key}"]
+                    self.optimizer.state[parameter][moment] = value if moment == "step" else value.to(parameter.device)
+        self.progress = read_progress(folder)
+        self.reporter.say(f"resuming from {folder}")
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_requested = True
+        self.reporter.say(f"{signal.Signals(number).name}: saving after this step")
+
+
+class _Speed:
+    """Target tokens and steps a second since the last report, validations not counted."""
+
+    def __init__(self, step: int) -> None:
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        self._tokens, self._step, self._since = 0, step, time.monotonic()
+
+    def count(self, tokens: int) -> None:
+        self._tokens += tokens
+
+    def due(self, seconds: float) -> bool:
+        return time.monotonic() - self._since >= seconds
+
+    def measure(self, step: int) -> tuple[float, float]:
+        """Return target tokens a second and seconds a step, and start counting anew."""
+        seconds = time.monotonic() - self._since
+        tokens_per_second, seconds_per_step = self._tokens / seconds, seconds / max(1, step - self._step)
+        self.restart(step)
+        return tokens_per_second, seconds_per_step
+
+
+def learning_rate(schedule: ScheduleConfig, step: int) -> float:
+    """Return the learning rate of a step (from 1): linear warm-up, constant, linear decay to zero at the end."""
+    rise = min(1.0, step / max(1, schedule.warmup_steps))
+    fall = min(1.0, (schedule.steps - step + 1) / max(1, schedule.decay_steps))
+    return schedule.learning_rate * min(rise, fall)
+
+
+def _parameter_groups(model: TranslationModel, schedule: ScheduleConfig) -> list[dict[str, object]]:
+    """Decay matrices only: pulling biases to zero helps nothing."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+    return [
+        {"params": matrices, "weight_decay": schedule.weight_decay, "lr": schedule.learning_rate},
+        {"params": vectors, "weight_decay": 0.0, "lr": schedule.learning_rate},
+    ]

@@ -1,0 +1,1 @@
+"""The architectures: one interface, one file each, one registry."""

@@ -1,0 +1,83 @@
+"""Reads the corpora of a run and turns them into ids, training the vocabulary on the training side if need be."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import sentencepiece
+
+from training.config import CorpusConfig, RunConfig
+from training.corpus import TokenizedCorpus, read_pairs, tokenize
+from training.progress import Reporter
+from training.vocabulary import train_vocabulary
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class DevelopmentSet:
+    """A held-out corpus: its ids for the loss, its text for BLEU and chrF. ``name`` is its file's folder and stem."""
+
+    name: str
+    corpus: TokenizedCorpus
+    pairs: Pairs
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """Everything a run reads: the serialized vocabulary, training corpora and development sets."""
+
+    vocabulary: bytes
+    train: list[TokenizedCorpus]
+    dev: list[DevelopmentSet]
+
+
+def prepare_text(config: RunConfig, vocabulary_file: Path, reporter: Reporter) -> PreparedText:
+    """Return the text of a run; the vocabulary is read from ``vocabulary_file``, or trained and written there.
+
+    Raises:
+        InvalidCorpus: A corpus is missing, damaged, or empty after filtering.
+        TrainingError: The text is too small for the vocabulary asked for.
+    """
+    data = config.data
+    read = [_read(corpus, reporter) for corpus in data.train]
+    if vocabulary_file.exists():
+        vocabulary = vocabulary_file.read_bytes()
+    else:
+        reporter.say(f"training a vocabulary of {config.vocabulary.size} pieces")
+        vocabulary = train_vocabulary(_sentences(read), config.vocabulary, config.seed)
+        vocabulary_file.parent.mkdir(parents=True, exist_ok=True)
+        vocabulary_file.write_bytes(vocabulary)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+
+    def ids(corpus: CorpusConfig, pairs: Pairs) -> TokenizedCorpus:
+        tokenized, left_out = tokenize(pairs, corpus.weight, pieces, data)
+        _report(corpus, f"{len(tokenized)} pairs tokenized", left_out, reporter)
+        return tokenized
+
+    train = [ids(corpus, pairs) for corpus, pairs in zip(data.train, read, strict=True)]
+    dev = []
+    for corpus in data.dev:
+        pairs = _read(corpus, reporter)
+        name = f"{corpus.source.parent.name}-{corpus.source.name.split('.')[0]}"
+        dev.append(DevelopmentSet(name, ids(corpus, pairs), pairs))
+    return PreparedText(vocabulary, train, dev)
+
+
+def _read(corpus: CorpusConfig, reporter: Reporter) -> Pairs:
+    pairs, left_out = read_pairs(corpus)
+    _report(corpus, f"{len(pairs)} pairs read", left_out, reporter)
+    return pairs
+
+
+def _report(corpus: CorpusConfig, what: str, left_out: Counter[str], reporter: Reporter) -> None:
+    lost = "".join(f"; left out {count}: {reason}" for reason, count in left_out.items())
+    reporter.say(f"{corpus.source}: {what}{lost}")
+
+
+def _sentences(corpora: list[Pairs]) -> Iterator[str]:
+    for pairs in corpora:
+        for source, target in pairs:
+            yield source
+            yield target
