@@ -1,0 +1,306 @@
+"""The running beams of many sentences: what a batch starts, advances, joins and keeps, as pure functions.
+
+Axes: ``batch`` sentences, ``beam`` hypotheses of a sentence, ``k`` candidates of a hypothesis, ``time`` steps taken.
+
+The rules, which a test restates by brute force. A candidate is one more token for a live hypothesis; banned tokens,
+padding and beginning of sentence are no candidates, and while a forced prefix lasts only its next token is. At each
+step candidates are ordered by summed log-probability, then beam row, then token id. Ends of sentence among the first
+``beam_size`` finish; the first ``beam_size`` others live on. A sentence is done when ``beam_size`` hypotheses have
+finished, when the last allowed step is taken (its live hypotheses then finish as ``max_length``), or when no live one
+can matter any more: log-probabilities are not positive, so nothing that grows out of a live hypothesis scores above
+its log-probability over ``max_target_tokens ** length_penalty``; once ``n_best`` finished ones reach that bound, going
+on cannot change the answer. Equal scores rank in the order in which they finished.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bundle.errors import InvalidSearchOptions
+from bundle.manifest import SpecialIds
+from bundle.step import ALL_CANDIDATES, FinishReason, Hypothesis, SearchOptions, State, StepOutput
+
+_HISTORY_CHUNK = 16  # steps by which the history grows
+_FILL = -1  # in padded lists of token ids: equal to no id
+
+
+@dataclass(frozen=True)
+class _End:
+    """A finished hypothesis before it is traced back: its scores, and the emission it ends with."""
+
+    normalized_score: float
+    log_probability: float
+    token_id: int
+    token_log_probability: float
+    row: int  # of the beam that emitted the last token
+    step: int  # at which it did
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The running searches of many sentences of one beam size, each at its own step.
+
+    Attributes:
+        special_ids: Ids of padding, beginning and end of sentence.
+        steps: Tokens emitted so far by each sentence.
+        scores: Log-probability of each live hypothesis in nats; -inf for a row that holds none.
+        previous_token_ids: What the next step reads.
+    """
+
+    special_ids: SpecialIds
+    steps: Int[np.ndarray, "batch"]
+    scores: Float[np.ndarray, "batch beam"]
+    previous_token_ids: Int[np.ndarray, "batch beam"]
+    _max_target_tokens: Int[np.ndarray, "batch"]
+    _length_penalties: Float[np.ndarray, "batch"]
+    _n_best: Int[np.ndarray, "batch"]
+    _prefix_lengths: Int[np.ndarray, "batch"]
+    _prefixes: Int[np.ndarray, "batch prefix"]
+    _banned: Int[np.ndarray, "batch banned"]
+    _tokens: Int[np.ndarray, "batch time beam"]  # of the row it was put in
+    _parents: Int[np.ndarray, "batch time beam"]  # the row that emitted it
+    _token_scores: Float[np.ndarray, "batch time beam"]
+    _finished_scores: Float[np.ndarray, "batch beam"]  # normalized, the best first, -inf where there is none yet
+    _ends: tuple[tuple[_End, ...], ...]
+
+    @classmethod
+    def start(cls, options: Sequence[SearchOptions], special_ids: SpecialIds) -> "Beams":
+        """Return searches that have emitted nothing.
+
+        Raises:
+            InvalidSearchOptions: No sentence, different beam sizes, or a special token in a forced prefix.
+        """
+        sizes = sorted({o.beam_size for o in options})
+        if len(sizes) != 1:
+            raise InvalidSearchOptions(f"beam sizes are {sizes}; a batch has at least one sentence and one beam size")
+        silent = {special_ids.pad, special_ids.bos}
+        for o in options:
+            if special := sorted({*silent, special_ids.eos} & set(o.forced_prefix)):
+                raise InvalidSearchOptions(f"forced_prefix holds the special token ids {special}; leave them out")
+        batch, beam = len(options), sizes[0]
+        return cls(
+            special_ids=special_ids,
+            steps=np.zeros(batch, dtype=np.int64),
+            scores=np.where(np.arange(beam) == 0, 0.0, np.full((batch, beam), -np.inf)),
+            previous_token_ids=np.full((batch, beam), special_ids.bos, dtype=np.int64),
+            _max_target_tokens=np.array([o.max_target_tokens for o in options]),
+            _length_penalties=np.array([o.length_penalty for o in options], dtype=np.float64),
+            _n_best=np.array([o.n_best for o in options]),
+            _prefix_lengths=np.array([len(o.forced_prefix) for o in options]),
+            _prefixes=_padded([o.forced_prefix for o in options]),
+            _banned=_padded([sorted(silent.union(o.banned_token_ids)) for o in options]),
+            _tokens=np.zeros((batch, 0, beam), dtype=np.int64),
+            _parents=np.zeros((batch, 0, beam), dtype=np.int64),
+            _token_scores=np.zeros((batch, 0, beam)),
+            _finished_scores=np.full((batch, beam), -np.inf),
+            _ends=((),) * batch,
+        )
+
+    @property
+    def beam_size(self) -> int:
+        """Rows of a sentence."""
+        return int(self.scores.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Candidates of one hypothesis that can matter: one for each row, end of sentence, and one for each ban."""
+        return self.beam_size + 1 + int(self._banned.shape[1])
+
+    @property
+    def candidates(self) -> int:
+        """Candidates of one hypothesis to ask the next step for: ``width``, or all while a forced prefix lasts."""
+        return ALL_CANDIDATES if (self.steps < self._prefix_lengths).any() else self.width
+
+    def keep(self, rows: Sequence[int] | Int[np.ndarray, "kept"]) -> "Beams":
+        """Return the searches of the sentences ``rows``, in that order."""
+        index = np.asarray(rows, dtype=np.int64)
+        arrays = {name: array[index] for name, array in self._arrays().items()}
+        return replace(self, **arrays, _ends=tuple(self._ends[row] for row in index))
+
+    def join(self, other: "Beams") -> "Beams":
+        """Return these searches followed by ``other``.
+
+        Raises:
+            InvalidSearchOptions: The beam sizes differ.
+        """
+        if self.beam_size != other.beam_size:
+            raise InvalidSearchOptions(f"beams of {self.beam_size} and {other.beam_size} rows cannot share a batch")
+        theirs = other._arrays()
+        arrays = {name: _stacked(array, theirs[name]) for name, array in self._arrays().items()}
+        return replace(self, **arrays, _ends=self._ends + other._ends)
+
+    def _arrays(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def advance(
+    beams: Beams, output: StepOutput
+) -> tuple[Beams, Int[np.ndarray, "batch beam"], dict[int, list[Hypothesis]]]:
+    """Return the beams one token further, the row each new row continues, and the answers of the sentences now done.
+
+    Reorder the state by the second (``reorder``); drop the rows of the third with ``Beams.keep`` before the next step.
+    A sentence that no token may continue (its forced token is outside the vocabulary) is done with what it has.
+    """
+    token_ids, log_probabilities = _allowed(beams, output)
+    batch, beam, width = token_ids.shape
+    totals = (beams.scores[:, :, None] + log_probabilities).reshape(batch, beam * width)
+    # Flat order is row, then the step's own order, so a stable sort breaks ties by row and token id. Each row has one
+    # end of sentence, so the first 2 * beam hold every one that may finish and every other that may live.
+    sentences = np.arange(batch)[:, None]
+    order = (-totals).argsort(axis=1, kind="stable")[:, : 2 * beam]
+    totals = totals[sentences, order]
+    tokens = token_ids.reshape(batch, -1)[sentences, order]
+    token_scores = log_probabilities.reshape(batch, -1)[sentences, order]
+    rows = order // width
+
+    is_eos = tokens == beams.special_ids.eos
+    ends = is_eos & (totals > -np.inf) & (np.arange(totals.shape[1]) < beam)
+    live = is_eos.argsort(axis=1, kind="stable")[:, :beam]
+    scores = np.where(is_eos, -np.inf, totals)[sentences, live]
+    at_limit = beams.steps + 1 == beams._max_target_tokens
+    cut = np.zeros_like(ends)
+    cut[sentences, live] = at_limit[:, None] & (scores > -np.inf)
+
+    normalized = totals / ((beams.steps + 1.0) ** beams._length_penalties)[:, None]
+    all_ends = list(beams._ends)
+    reasons: tuple[tuple[FinishReason, Any], ...] = (("eos", ends), ("max_length", cut))
+    for reason, chosen in reasons:
+        for sentence, place in np.argwhere(chosen).tolist():
+            here = (sentence, place)
+            end = _End(
+                normalized_score=float(normalized[here]),
+                log_probability=float(totals[here]),
+                token_id=int(tokens[here]),
+                token_log_probability=float(token_scores[here]),
+                row=int(rows[here]),
+                step=int(beams.steps[sentence]),
+                finish_reason=reason,
+            )
+            all_ends[sentence] = (*all_ends[sentence], end)
+
+    parents, live_tokens = rows[sentences, live], tokens[sentences, live]
+    new_scores = np.where(ends | cut, normalized, -np.inf)
+    advanced = replace(
+        beams,
+        steps=beams.steps + 1,
+        scores=scores,
+        previous_token_ids=live_tokens,
+        _tokens=_recorded(beams._tokens, beams.steps, live_tokens),
+        _parents=_recorded(beams._parents, beams.steps, parents),
+        _token_scores=_recorded(beams._token_scores, beams.steps, token_scores[sentences, live]),
+        _finished_scores=-np.sort(np.concatenate([-beams._finished_scores, -new_scores], axis=1), axis=1)[:, :beam],
+        _ends=tuple(all_ends),
+    )
+    done = np.flatnonzero(at_limit | _settled(advanced)).tolist()
+    return advanced, parents, {sentence: _answer(advanced, sentence) for sentence in done}
+
+
+def reorder(state: State, parents: Int[np.ndarray, "batch beam"]) -> State:
+    """Return the state whose every row is that of the hypothesis it continues."""
+    batch, beam = parents.shape
+    if (parents == np.arange(beam)).all():
+        return state
+    rows = (np.arange(batch)[:, None] * beam + parents).ravel()
+    return {
+        name: array.reshape(batch * beam, -1).take(rows, axis=0).reshape(array.shape) for name, array in state.items()
+    }
+
+
+def token_log_probabilities(
+    output: StepOutput, token_ids: Int[np.ndarray, "batch beam"]
+) -> Float[np.ndarray, "batch beam"]:
+    """Return the log-probability of one given token a row, from an answer to ``ALL_CANDIDATES``; -inf for no token."""
+    if output.log_probabilities is not None:
+        known = (token_ids >= 0) & (token_ids < output.log_probabilities.shape[2])
+        place = np.where(known, token_ids, 0)[:, :, None]
+        found = np.take_along_axis(output.log_probabilities, place, axis=2)[:, :, 0]
+    else:
+        match = output.candidate_token_ids == token_ids[:, :, None]
+        known = match.any(axis=2)
+        place = match.argmax(axis=2)[:, :, None]
+        found = np.take_along_axis(output.candidate_log_probabilities, place, axis=2)[:, :, 0]
+    return np.where(known, found.astype(np.float64), -np.inf)
+
+
+def _allowed(
+    beams: Beams, output: StepOutput
+) -> tuple[Int[np.ndarray, "batch beam width"], Float[np.ndarray, "batch beam width"]]:
+    """Return as many candidates as can matter, with -inf for those that are banned or leave a forced prefix."""
+    width = min(output.candidate_token_ids.shape[2], beams.width)
+    token_ids = output.candidate_token_ids[:, :, :width]
+    banned = (token_ids[:, :, :, None] == beams._banned[:, None, None, :]).any(axis=3)
+    log_probabilities = np.where(banned, -np.inf, output.candidate_log_probabilities[:, :, :width].astype(np.float64))
+    forced = beams.steps < beams._prefix_lengths
+    if forced.any():
+        place = np.minimum(beams.steps, beams._prefixes.shape[1] - 1)
+        wanted = beams._prefixes[np.arange(len(place)), place][:, None].repeat(beams.beam_size, axis=1)
+        found = token_log_probabilities(output, wanted)
+        token_ids = token_ids.copy()
+        token_ids[forced, :, 0] = wanted[forced]
+        log_probabilities[forced] = -np.inf
+        log_probabilities[forced, :, 0] = found[forced]
+    return token_ids, log_probabilities
+
+
+def _settled(beams: Beams) -> Any:
+    """Return for each sentence whether enough hypotheses have finished, by number or by the bound of the rules."""
+    bounds = beams.scores[:, 0] / beams._max_target_tokens**beams._length_penalties
+    worst_kept = beams._finished_scores[np.arange(len(bounds)), beams._n_best - 1]
+    enough = np.isfinite(beams._finished_scores).all(axis=1)
+    return enough | (worst_kept >= bounds)
+
+
+def _answer(beams: Beams, sentence: int) -> list[Hypothesis]:
+    best = sorted(beams._ends[sentence], key=lambda end: -end.normalized_score)  # stable: the earlier one first
+    return [_traced(beams, sentence, end) for end in best[: int(beams._n_best[sentence])]]
+
+
+def _traced(beams: Beams, sentence: int, end: _End) -> Hypothesis:
+    """Follow the parents from the last emission back to the first."""
+    token_ids, token_scores, path = [end.token_id], [end.token_log_probability], [end.row]
+    for step in range(end.step - 1, -1, -1):
+        here = (sentence, step, path[-1])
+        token_ids.append(int(beams._tokens[here]))
+        token_scores.append(float(beams._token_scores[here]))
+        path.append(int(beams._parents[here]))
+    return Hypothesis(
+        token_ids=tuple(reversed(token_ids)),
+        log_probability=end.log_probability,
+        normalized_score=end.normalized_score,
+        token_log_probabilities=tuple(reversed(token_scores)),
+        finish_reason=end.finish_reason,
+        beam_path=tuple(reversed(path)),
+    )
+
+
+def _padded(lists: Sequence[Sequence[int]]) -> Int[np.ndarray, "batch longest"]:
+    padded = np.full((len(lists), max(map(len, lists))), _FILL, dtype=np.int64)
+    for row, items in enumerate(lists):
+        padded[row, : len(items)] = items
+    return padded
+
+
+def _stacked(first: Any, second: Any) -> Any:
+    """Return two arrays one after the other, the shorter second axis padded."""
+    if first.ndim == 1 or first.shape[1] == second.shape[1]:
+        return np.concatenate([first, second])
+    longest = max(first.shape[1], second.shape[1])
+    widen = [((0, 0), (0, longest - array.shape[1]), *[(0, 0)] * (array.ndim - 2)) for array in (first, second)]
+    padded = [np.pad(array, pad, constant_values=_FILL) for array, pad in zip((first, second), widen, strict=True)]
+    return np.concatenate(padded)
+
+
+def _recorded(history: Any, steps: Any, values: Any) -> Any:
+    """Return ``history`` with ``values`` at each sentence's own step."""
+    longest = int(steps.max()) + 1
+    if longest > history.shape[1]:
+        history = np.pad(history, ((0, 0), (0, longest + _HISTORY_CHUNK - 1 - history.shape[1]), (0, 0)))
+    else:
+        history = history.copy()
+    history[np.arange(len(steps)), steps] = values
+    return history
