@@ -19,7 +19,6 @@ from training.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 _BATCH_TOKENS = 4096
 _BATCH_SENTENCES = 64
 _MAX_TARGET_TOKENS = 128
-_TIE_ROOM = 8
 
 SPECIAL_IDS = SpecialIds(pad=PAD_ID, unk=UNK_ID, bos=BOS_ID, eos=EOS_ID)
 
@@ -84,7 +83,7 @@ def translate(
 ) -> list[SearchResult]:
     """Return the best hypothesis of every source, in order; an empty source is translated like any other."""
     step = TorchStep(model)
-    ids = [[piece.token_id for piece in tokenizer.encode(source).pieces] + [EOS_ID] for source in sources]
+    ids = [[*tokenizer.encode_ids(source), EOS_ID] for source in sources]
     results: dict[int, SearchResult] = {}
     by_length = sorted(range(len(ids)), key=lambda index: len(ids[index]))
     for start in range(0, len(by_length), _BATCH_SENTENCES):
@@ -152,12 +151,10 @@ def corpus_loss(model: TranslationModel, corpus: TokenizedCorpus) -> float:
 
 def _best(log_probabilities: torch.Tensor, candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the highest log-probabilities and their ids, best first, ties to the lower id."""
-    vocabulary = log_probabilities.shape[-1]
-    # topk leaves the order of ties open: take a few more, order them by id, then stably by value.
-    _, ids = log_probabilities.topk(min(candidates + _TIE_ROOM, vocabulary), dim=-1)
-    ids = ids.sort(dim=-1).values
-    values, order = log_probabilities.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
-    return values[..., :candidates], ids.gather(-1, order)[..., :candidates]
+    values, ids = log_probabilities.topk(min(candidates + 1, log_probabilities.shape[-1]), dim=-1)
+    if (values[..., 1:] == values[..., :-1]).any():  # topk leaves the order of ties open; sorting all is slower
+        values, ids = log_probabilities.sort(dim=-1, descending=True, stable=True)
+    return values[..., :candidates], ids[..., :candidates]
 
 
 def _arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -1,0 +1,196 @@
+"""Measures training and serving on this machine, in one run, and prints one table: `make bench`.
+
+Training: target tokens a second of the shipped recipe's model, on a slice of its text. Serving: latency and target
+tokens a second of the embedded bundle behind a real server process, for several numbers of concurrent callers (each
+sends its next sentence when the last is answered), beam sizes, and with or without alignment.
+"""
+
+import argparse
+import asyncio
+import gzip
+import itertools
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from rich.console import Console
+from rich.table import Table
+
+from service.pb import interlinear_pb2 as pb
+from service.pb import interlinear_pb2_grpc as pb_grpc
+
+RECIPE = Path("training/recipes/en-fr.toml")
+BUNDLE = Path("service/bundles/en-fr")
+TEXTS = (Path("../shared/data/tatoeba-en-fr/dev.tsv.gz"), Path("../shared/data/europarl-en-fr/dev.tsv.gz"))
+CALLERS = (1, 8, 32)
+BEAM_SIZES = (1, 4)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the serving table. Latencies are seconds, from sending a sentence to its answer."""
+
+    median: float
+    percentile_99: float
+    tokens_per_second: float
+    sentences_per_second: float
+    outside_share: float
+
+
+def training_speed(pairs: int, steps: int) -> tuple[float, str]:
+    """Return the median target tokens a second of the recipe's model, and what was trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        shutil.copy(BUNDLE / "tokenizer.model", run / "tokenizer.model")
+        text = RECIPE.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^(source = .*)$", rf"\1\nlimit = {pairs}", text)
+        for name, value in (("steps", steps), ("validate_every", steps), ("validation_sentences", 1)):
+            text = re.sub(rf"(?m)^{name} = .*\n", "", text) + f"\n{name} = {value}"
+        (run / "run.toml").write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "training", str(run / "run.toml"), str(run)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    speeds = [record["target_tokens_per_second"] for record in records if record["kind"] == "training"]
+    described = re.search(r"\w+ with [\d.]+ M parameters", finished.stderr)
+    return statistics.median(speeds[1:] or speeds), described.group() if described else ""
+
+
+@contextmanager
+def served() -> Iterator[tuple[str, str]]:
+    """Run the service on free ports; yield its gRPC and HTTP addresses."""
+    grpc_address, http_address = (f"127.0.0.1:{_free_port()}" for _ in range(2))
+    environment = os.environ | {"INTERLINEAR_GRPC_ADDRESS": grpc_address, "INTERLINEAR_HTTP_ADDRESS": http_address}
+    with subprocess.Popen(
+        [sys.executable, "-m", "service"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            with grpc.insecure_channel(grpc_address) as channel:
+                grpc.channel_ready_future(channel).result(timeout=30)
+            yield grpc_address, http_address
+        finally:
+            process.terminate()
+
+
+async def serve_callers(
+    addresses: tuple[str, str], texts: list[str], callers: int, request: pb.TranslateRequest
+) -> Measured:
+    """Return what ``callers`` concurrent callers see who together send every text once."""
+    before = _scraped(addresses[1])
+    latencies: list[float] = []
+    tokens = 0
+    pending = iter(texts)
+
+    async def call(stub: pb_grpc.TranslationServiceStub) -> None:
+        nonlocal tokens
+        for text in pending:
+            one = pb.TranslateRequest()
+            one.CopyFrom(request)
+            one.texts.append(text)
+            started = time.perf_counter()
+            reply = await stub.Translate(one)
+            latencies.append(time.perf_counter() - started)
+            tokens += len(reply.results[0].translation.hypotheses[0].token_log_probabilities)
+
+    async with grpc.aio.insecure_channel(addresses[0]) as channel:
+        started = time.perf_counter()
+        await asyncio.gather(*(call(pb_grpc.TranslationServiceStub(channel)) for _ in range(callers)))
+        seconds = time.perf_counter() - started
+    after = _scraped(addresses[1])
+    steps, outside = (
+        after[name] - before.get(name, 0.0)
+        for name in ("interlinear_decode_step_duration_seconds_sum", "interlinear_decode_step_overhead_seconds_total")
+    )
+    percentiles = statistics.quantiles(latencies, n=100)
+    return Measured(percentiles[49], percentiles[98], tokens / seconds, len(texts) / seconds, outside / steps)
+
+
+async def serving_table(addresses: tuple[str, str], texts: list[str]) -> Table:
+    """Return the table over callers, beam sizes and alignment."""
+    table = Table(title=f"Serving {BUNDLE}, {len(texts)} sentences a row")
+    for heading in ("callers", "beam", "alignment", "p50 ms", "p99 ms", "tokens/s", "sentences/s", "outside ORT"):
+        table.add_column(heading, justify="right")
+    alignments = (pb.ALIGNMENT_DETAIL_UNSPECIFIED, pb.ALIGNMENT_DETAIL_PIECES)
+    await serve_callers(addresses, texts[:64], 8, pb.TranslateRequest())  # caches and threads warm up uncounted
+    for callers, beam_size, alignment in itertools.product(CALLERS, BEAM_SIZES, alignments):
+        request = pb.TranslateRequest(options=pb.DecodingOptions(beam_size=beam_size), alignment=alignment)
+        row = await serve_callers(addresses, texts, callers, request)
+        table.add_row(
+            str(callers),
+            str(beam_size),
+            "yes" if alignment else "no",
+            f"{row.median * 1e3:.1f}",
+            f"{row.percentile_99 * 1e3:.1f}",
+            f"{row.tokens_per_second:,.0f}",
+            f"{row.sentences_per_second:,.1f}",
+            f"{row.outside_share:.0%}",
+        )
+    return table
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sentences", type=int, default=200, help="sentences a row, half of each text (default 200)")
+    parser.add_argument("--training-steps", type=int, default=60, help="0 leaves training out (default 60)")
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    console.print(
+        f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {commit.stdout.strip()}"
+    )
+    if arguments.training_steps:
+        speed, described = training_speed(pairs=20_000, steps=arguments.training_steps)
+        console.print(f"Training: {speed:,.0f} target tokens/s, {described}")
+    half = arguments.sentences // 2
+    texts = [text for pair in zip(*(_sources(file, half) for file in TEXTS), strict=True) for text in pair]
+    with served() as addresses:
+        console.print(asyncio.run(serving_table(addresses, texts)))
+
+
+def _sources(file: Path, count: int) -> list[str]:
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        return [line.split("\t")[0] for line in itertools.islice(lines, count)]
+
+
+def _scraped(address: str) -> dict[str, float]:
+    """Return every unlabeled-or-summed sample of the service's metrics by name."""
+    totals: dict[str, float] = {}
+    with urllib.request.urlopen(f"http://{address}/metrics") as reply:
+        for line in reply.read().decode().splitlines():
+            if not line.startswith("#"):
+                name, value = line.split("{")[0].split(" ")[0], line.rsplit(" ", 1)[1]
+                totals[name] = totals.get(name, 0.0) + float(value)
+    return totals
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"model name\s*: (.*)", text)
+    return found.group(1) if found else platform.machine()
+
+
+if __name__ == "__main__":
+    main()
