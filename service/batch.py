@@ -1,0 +1,321 @@
+"""A running batch: sentences decoded together, which join and leave between steps.
+
+Axes: ``batch`` (one row a sentence), ``beam``, ``source``, ``target`` (emitted tokens, end of sentence), ``key``. All
+rows of a batch have one beam size: a graph may compute products of one row on another path, and a sentence's result
+must not depend on its neighbors. Single-threaded; the scheduler's worker thread owns every batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bundle.beams import token_log_probabilities
+from bundle.manifest import SpecialIds
+from bundle.search import (
+    Beams,
+    EncodedBatch,
+    Hypothesis,
+    SearchOptions,
+    State,
+    StepOutput,
+    Trace,
+    advance,
+    reorder,
+)
+from service.engine import Engine, Wanted, padded
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sentence to decode.
+
+    Attributes:
+        source_ids: Tokens of the source, end of sentence included.
+        options: How to search.
+        trace: Whether to keep attention; it costs nothing when not asked for.
+        target_ids: Tokens of a given target, end of sentence included, to be scored instead of searched for; empty to
+            search.
+    """
+
+    source_ids: tuple[int, ...]
+    options: SearchOptions
+    trace: bool = False
+    target_ids: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> tuple[bool, bool, int]:
+        """What jobs must have in common to share a batch: how their steps are asked for, and the beam size."""
+        if self.target_ids:
+            return True, False, 1
+        return False, bool(self.options.forced_prefix), self.options.beam_size
+
+    @property
+    def hypotheses(self) -> int:
+        """Rows that the sentence takes in a step."""
+        return self.kind[-1]
+
+    @property
+    def most_steps(self) -> int:
+        """Steps after which the sentence is finished, whatever happens."""
+        return len(self.target_ids) or self.options.max_target_tokens
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a job.
+
+    Attributes:
+        hypotheses: Best first; one, the given target, where the job had one.
+        traces: One a hypothesis, in the same order; empty unless asked for.
+        attention_keys: Of the source, padding removed; None unless a trace was asked for.
+        batch_size: Most sentences that shared a step with this one, itself included.
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+    traces: tuple[Trace, ...]
+    attention_keys: Float[np.ndarray, "source key"] | None
+    batch_size: int
+
+
+@dataclass(eq=False, repr=False)
+class Seat:
+    """A job's place in a batch.
+
+    Attributes:
+        job: What to do.
+        abandoned: Set, from any thread, when nobody waits for the answer; the seat is free at the next step.
+        decoded: The answer, once there is one.
+        steps: Steps made so far.
+        batch_size: Most seats taken at a step so far.
+    """
+
+    job: Job
+    abandoned: bool = False
+    decoded: Decoded | None = None
+    steps: int = 0
+    batch_size: int = 0
+    _attention: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+
+    @property
+    def free(self) -> bool:
+        """Whether the seat takes part in no further step."""
+        return self.abandoned or self.decoded is not None
+
+    def record(self, output: StepOutput, row: int, batch_size: int) -> None:
+        """Keep what a step says about this seat, found in ``row`` of its output."""
+        self.steps += 1
+        self.batch_size = max(self.batch_size, batch_size)
+        if self.job.trace:
+            length = len(self.job.source_ids)
+            scores, weights, query = output.attention_scores, output.attention_weights, output.attention_query
+            assert scores is not None and weights is not None and query is not None
+            self._attention.append((scores[row, :, :length].copy(), weights[row, :, :length].copy(), query[row].copy()))
+
+    def finish(self, hypotheses: Sequence[Hypothesis], encoded: EncodedBatch, row: int) -> None:
+        """Set ``decoded``."""
+        traces: tuple[Trace, ...] = ()
+        keys = None
+        if self.job.trace:
+            traces = tuple(self._trace(hypothesis.beam_path) for hypothesis in hypotheses)
+            keys = encoded.encoder_side["attention_keys"][row, : len(self.job.source_ids)].copy()
+        self.decoded = Decoded(tuple(hypotheses), traces, keys, self.batch_size)
+
+    def _trace(self, beam_path: Sequence[int]) -> Trace:
+        steps = [[array[beam] for array in self._attention[step]] for step, beam in enumerate(beam_path)]
+        return Trace(*(np.stack(rows) for rows in zip(*steps, strict=True)))
+
+
+@dataclass(frozen=True)
+class ForcedTargets:
+    """Given targets being scored: the counterpart of ``Beams`` where there is nothing to search for.
+
+    Attributes:
+        targets: Tokens of each target, end of sentence included.
+        steps: Tokens scored so far.
+        special_ids: The first step reads ``bos``.
+    """
+
+    targets: tuple[tuple[int, ...], ...]
+    steps: Int[np.ndarray, "batch"]
+    special_ids: SpecialIds
+    _scores: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def start(cls, targets: Sequence[tuple[int, ...]], special_ids: SpecialIds) -> "ForcedTargets":
+        """Return targets of which nothing is scored."""
+        return cls(tuple(targets), np.zeros(len(targets), np.int64), special_ids, ((),) * len(targets))
+
+    @property
+    def width(self) -> int:
+        """Candidates that matter: the given token is looked up, not searched for."""
+        return 1
+
+    @property
+    def previous_token_ids(self) -> Int[np.ndarray, "batch beam"]:
+        """What the next step reads; the beam axis has size 1."""
+        rows = zip(self.targets, self.steps, strict=True)
+        return np.array([[target[step - 1] if step else self.special_ids.bos] for target, step in rows], np.int64)
+
+    def keep(self, rows: Sequence[int]) -> "ForcedTargets":
+        """Return the targets of ``rows``, in that order."""
+        targets, scores = tuple(self.targets[row] for row in rows), tuple(self._scores[row] for row in rows)
+        return replace(self, targets=targets, steps=self.steps[list(rows)], _scores=scores)
+
+    def join(self, other: "ForcedTargets") -> "ForcedTargets":
+        """Return these targets followed by ``other``."""
+        steps = np.concatenate([self.steps, other.steps])
+        return replace(self, targets=self.targets + other.targets, steps=steps, _scores=self._scores + other._scores)
+
+    def advance(
+        self, output: StepOutput
+    ) -> "tuple[ForcedTargets, Int[np.ndarray, 'batch beam'], dict[int, list[Hypothesis]]]":
+        """Return the targets one token further, the rows they continue (their own), and those now done, by row."""
+        wanted = np.array([[target[step]] for target, step in zip(self.targets, self.steps, strict=True)], np.int64)
+        found = token_log_probabilities(output, wanted)[:, 0].tolist()
+        scores = tuple((*known, new) for known, new in zip(self._scores, found, strict=True))
+        moved = replace(self, steps=self.steps + 1, _scores=scores)
+        done = [row for row, target in enumerate(self.targets) if moved.steps[row] == len(target)]
+        return moved, np.zeros_like(wanted), {row: [_scored(self.targets[row], scores[row])] for row in done}
+
+
+def _scored(target: tuple[int, ...], scores: tuple[float, ...]) -> Hypothesis:
+    return Hypothesis(
+        token_ids=target,
+        log_probability=sum(scores),
+        normalized_score=sum(scores) / len(target),
+        token_log_probabilities=scores,
+        finish_reason="eos",
+        beam_path=(0,) * len(target),
+    )
+
+
+ProgressT = TypeVar("ProgressT")
+
+
+@runtime_checkable
+class _Progress(Protocol):
+    """What ``Beams`` and ``ForcedTargets`` have in common."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def previous_token_ids(self) -> Int[np.ndarray, "batch beam"]: ...
+
+    def keep(self: ProgressT, rows: Sequence[int]) -> ProgressT: ...
+
+    def join(self: ProgressT, other: ProgressT) -> ProgressT: ...
+
+
+SeatT = TypeVar("SeatT", bound=Seat)
+
+
+@dataclass(frozen=True)
+class _Rows(Generic[SeatT]):
+    """Rows of a batch before a step, and all that is known about each."""
+
+    seats: tuple[SeatT, ...]
+    encoded: EncodedBatch
+    progress: _Progress
+    state: State
+
+    def keep(self, rows: Sequence[int]) -> "_Rows[SeatT]":
+        index = np.asarray(rows, np.int64)
+        state = {name: tensor[index] for name, tensor in self.state.items()}
+        return _Rows(tuple(self.seats[row] for row in rows), self.encoded.keep(index), self.progress.keep(rows), state)
+
+
+class RunningBatch(Generic[SeatT]):
+    """Jobs of one kind that make their steps together."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._parts: list[_Rows[SeatT]] = []  # those of the last step, if any, then those who join at the next
+
+    @property
+    def seats(self) -> list[SeatT]:
+        """Those who take part in the next step."""
+        return [seat for part in self._parts for seat in part.seats if not seat.free]
+
+    @property
+    def padding_ratio(self) -> float:
+        """Share of the last step's source positions that were padding."""
+        lengths: list[int] = self._parts[0].encoded.source_lengths.tolist()
+        return 1.0 - sum(lengths) / (len(lengths) * padded(max(lengths)))
+
+    def join(self, seats: Sequence[SeatT], encoded: EncodedBatch) -> None:
+        """Let ``seats``, all of one kind and encoded in that order, take part from the next step on."""
+        special_ids = self._engine.manifest.special_ids
+        progress: _Progress
+        if seats[0].job.target_ids:
+            progress = ForcedTargets.start([seat.job.target_ids for seat in seats], special_ids)
+        else:
+            progress = Beams.start([seat.job.options for seat in seats], special_ids)
+        beam_size = seats[0].job.hypotheses
+        state = {name: np.repeat(tensor[:, None], beam_size, axis=1) for name, tensor in encoded.initial_state.items()}
+        self._parts.append(_Rows(tuple(seats), replace(encoded, initial_state={}), progress, state))
+
+    def step(self) -> list[SeatT]:
+        """Make one step and return the seats that it finished; some seat must be taken."""
+        rows = _assembled(self._parts)
+        forced_target, forced_prefix, _ = rows.seats[0].job.kind
+        wanted = Wanted(
+            rows.progress.width,
+            attention=any(seat.job.trace for seat in rows.seats),
+            whole_vocabulary=forced_target or forced_prefix,
+        )
+        output = self._engine.step(rows.encoded, rows.progress.previous_token_ids, rows.state, wanted)
+        for row, seat in enumerate(rows.seats):
+            seat.record(output, row, len(rows.seats))
+        progress, parents, finished = _advance(rows.progress, output)
+        for row, hypotheses in finished.items():
+            rows.seats[row].finish(hypotheses, rows.encoded, row)
+        self._parts = [_Rows(rows.seats, rows.encoded, progress, reorder(output.state, parents))]
+        return [rows.seats[row] for row in finished]
+
+
+def _advance(
+    progress: _Progress, output: StepOutput
+) -> tuple[_Progress, Int[np.ndarray, "batch beam"], dict[int, list[Hypothesis]]]:
+    if isinstance(progress, ForcedTargets):
+        return progress.advance(output)
+    assert isinstance(progress, Beams)
+    return advance(progress, output)
+
+
+def _assembled(parts: Sequence[_Rows[SeatT]]) -> _Rows[SeatT]:
+    """Return one batch of all rows whose seat is taken."""
+    kept = []
+    for part in parts:
+        taken = [row for row, seat in enumerate(part.seats) if not seat.free]
+        if taken:
+            kept.append(part if len(taken) == len(part.seats) else part.keep(taken))
+    if len(kept) == 1:
+        return kept[0]
+    progress = kept[0].progress
+    for part in kept[1:]:
+        progress = progress.join(part.progress)
+    return _Rows(
+        tuple(seat for part in kept for seat in part.seats),
+        _stacked([part.encoded for part in kept]),
+        progress,
+        {name: np.concatenate([part.state[name] for part in kept]) for name in kept[0].state},
+    )
+
+
+def _stacked(parts: Sequence[EncodedBatch]) -> EncodedBatch:
+    """Return all rows of ``parts``, the source axis as long as the longest row needs."""
+    lengths = np.concatenate([part.source_lengths for part in parts])
+    columns = padded(int(lengths.max()))
+    side = {}
+    for name, first in parts[0].encoder_side.items():
+        side[name] = np.zeros((len(lengths), columns, *first.shape[2:]), first.dtype)
+        begin = 0
+        for part in parts:
+            array = part.encoder_side[name][:, :columns]
+            side[name][begin : begin + len(array), : array.shape[1]] = array
+            begin += len(array)
+    return EncodedBatch(lengths, side, {})

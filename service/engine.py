@@ -1,0 +1,261 @@
+"""One bundle on one device: ``encode`` and ``step``, the only place where ONNX Runtime is imported.
+
+Axes are those of the bundle's graphs: batch, beam, source, hidden, key, size. The source axis is padded to a multiple
+of 16, always: with that, what a sentence is batched with does not change one bit of its result on the CPU.
+"""
+
+import importlib.metadata
+import math
+import os
+import platform
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from bundle import manifest as manifests
+from bundle.errors import InvalidBundle
+from bundle.manifest import Manifest
+from bundle.search import EncodedBatch, StepOutput
+from service.errors import BundleRefused, DeviceUnavailable
+from service.metrics import Metrics
+
+_SOURCE_MULTIPLE = 16
+_ENCODER_SIDE = ("encoder_states", "attention_keys")
+_ATTENTION = ("attention_scores", "attention_weights", "attention_query")
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a step is asked for; what is not wanted is not computed, and changes nothing in what is.
+
+    Attributes:
+        candidates: Best continuations of every hypothesis; cut to the size of the vocabulary.
+        attention: Attention scores, weights and queries.
+        whole_vocabulary: Log probabilities of every token, unsorted.
+    """
+
+    candidates: int
+    attention: bool = False
+    whole_vocabulary: bool = False
+
+
+class Engine:
+    """Runs the two graphs of one bundle; called from one thread at a time.
+
+    Attributes:
+        manifest: What the bundle says about itself.
+        runtime_seconds: Time spent inside ONNX Runtime so far.
+    """
+
+    def __init__(self, folder: Path, device: str, threads: int, metrics: Metrics) -> None:
+        """Verify and load the bundle in ``folder``, and run both graphs once.
+
+        Args:
+            folder: The bundle.
+            device: ``cpu`` or ``cuda:N``.
+            threads: Threads of one call; 0 takes the processors this process may use.
+            metrics: Where run times and the model's identity go.
+
+        Raises:
+            BundleRefused: the bundle is missing or damaged, or its graphs are not what its manifest says.
+            DeviceUnavailable: the device cannot be used, or the installed ONNX Runtime wheels exclude each other.
+        """
+        started = time.perf_counter()
+        try:
+            self.manifest = manifests.verify(folder)
+        except InvalidBundle as error:
+            raise BundleRefused(str(error)) from error
+        self.runtime_seconds = 0.0
+        self._runtime = _import_runtime()
+        model = self.manifest.bundle_id
+        self._run_seconds = {graph: metrics.runtime.run_seconds.labels(model, graph) for graph in manifests.GRAPHS}
+        providers = _providers(device, self._runtime.get_available_providers())
+        if device != "cpu":
+            self._runtime.preload_dlls()
+        self._sessions = {
+            graph: self._session(folder / f"{graph}.onnx", providers, threads or usable_processors())
+            for graph in manifests.GRAPHS
+        }
+        _check_graphs(self.manifest, self._sessions)
+        self._run_options = self._runtime.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
+        self._state_names = tuple(tensor.name for tensor in self.manifest.state)
+        step_outputs = {tensor.name for tensor in self.manifest.graphs["decoder_step"].outputs}
+        self._attention = tuple(name for name in _ATTENTION if name in step_outputs)
+        encoder_outputs = {tensor.name for tensor in self.manifest.graphs["encoder"].outputs}
+        self._encoder_side = tuple(name for name in _ENCODER_SIDE if name in encoder_outputs)
+        self._warm_up()
+        self._describe(metrics, providers[0][0], time.perf_counter() - started)
+
+    def encode(self, sources: Sequence[Sequence[int]]) -> EncodedBatch:
+        """Return the encoder side of ``sources``, each with its end of sentence."""
+        lengths = np.array([len(source) for source in sources], np.int64)
+        source_ids = np.full((len(sources), padded(int(lengths.max()))), self.manifest.special_ids.pad, np.int64)
+        for row, source in enumerate(sources):
+            source_ids[row, : len(source)] = source
+        fetches = [*self._encoder_side, *(f"initial_{name}" for name in self._state_names)]
+        outputs = self._run("encoder", fetches, {"source_ids": source_ids, "source_lengths": lengths})
+        return EncodedBatch(
+            source_lengths=lengths,
+            encoder_side={name: outputs[name] for name in self._encoder_side},
+            initial_state={name: outputs[f"initial_{name}"] for name in self._state_names},
+        )
+
+    def step(
+        self,
+        encoded: EncodedBatch,
+        previous_token_ids: Int[np.ndarray, "batch beam"],
+        state: Mapping[str, np.ndarray],
+        wanted: Wanted,
+    ) -> StepOutput:
+        """Return the best continuations of every hypothesis, and the next state.
+
+        Args:
+            encoded: Encoder side, one row a sentence.
+            previous_token_ids: Token emitted last by every hypothesis.
+            state: Tensors ``[batch beam size]`` by name.
+            wanted: What to return.
+        """
+        inputs = {
+            "previous_token_ids": previous_token_ids,
+            "source_lengths": encoded.source_lengths,
+            "candidates": np.array([min(wanted.candidates, self.manifest.sizes["vocabulary"])], np.int64),
+            **encoded.encoder_side,
+            **state,
+        }
+        fetches = [
+            "candidate_token_ids",
+            "candidate_log_probabilities",
+            *(f"next_{name}" for name in self._state_names),
+            *(self._attention if wanted.attention else ()),
+            *(["log_probabilities"] if wanted.whole_vocabulary else []),
+        ]
+        outputs = self._run("decoder_step", fetches, inputs)
+        return StepOutput(
+            candidate_token_ids=outputs["candidate_token_ids"].view(np.int64),  # it comes as its twin, C's long long
+            candidate_log_probabilities=outputs["candidate_log_probabilities"],
+            state={name: outputs[f"next_{name}"] for name in self._state_names},
+            attention_scores=outputs.get("attention_scores"),
+            attention_weights=outputs.get("attention_weights"),
+            attention_query=outputs.get("attention_query"),
+            log_probabilities=outputs.get("log_probabilities"),
+        )
+
+    def _run(self, graph: str, fetches: list[str], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        started = time.perf_counter()
+        outputs = self._sessions[graph].run(fetches, inputs, self._run_options)
+        elapsed = time.perf_counter() - started
+        self.runtime_seconds += elapsed
+        self._run_seconds[graph].observe(elapsed)
+        return dict(zip(fetches, outputs, strict=True))
+
+    def _session(self, file: Path, providers: list[tuple[str, dict[str, int]]], threads: int) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Waiting threads that spin would take the processor from the event loop, and from each other in a container.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = self._runtime.InferenceSession(file, options, providers=providers)
+        except Exception as error:  # the runtime's own error classes share no other ancestor
+            raise BundleRefused(f"{file} cannot be loaded by ONNX Runtime: {error}") from error
+        if session.get_providers()[0] != providers[0][0]:  # the runtime only warns, and runs on the CPU
+            raise DeviceUnavailable(
+                f"{providers[0][0]} failed to start and ONNX Runtime fell back to {session.get_providers()[0]}; "
+                "check the driver and the CUDA libraries, or set INTERLINEAR_DEVICE=cpu."
+            )
+        return session
+
+    def _warm_up(self) -> None:
+        special = self.manifest.special_ids
+        encoded = self.encode([[special.eos]])
+        for beam_size in (1, 4):
+            state = {name: np.repeat(tensor[:, None], beam_size, 1) for name, tensor in encoded.initial_state.items()}
+            previous = np.full((1, beam_size), special.bos, np.int64)
+            self.step(encoded, previous, state, Wanted(beam_size + 1, attention=beam_size == 1))
+
+    def _describe(self, metrics: Metrics, provider: str, load_seconds: float) -> None:
+        runtime, model = metrics.runtime, self.manifest.bundle_id
+        tables = self.manifest.tables.digest if self.manifest.tables else ""
+        digest = manifests.digest(self.manifest)
+        python = platform.python_version()
+        runtime.build.labels(_version(), self._runtime.__version__, python).set(1)
+        runtime.model.labels(model, self.manifest.version, digest, self.manifest.precision, tables).set(1)
+        runtime.model_loaded.labels(model).set_to_current_time()
+        runtime.model_load_seconds.labels(model).set(load_seconds)
+        runtime.provider.labels(model, provider).set(1)
+
+
+def padded(length: int) -> int:
+    """Return the source axis used for ``length`` tokens."""
+    return -(-length // _SOURCE_MULTIPLE) * _SOURCE_MULTIPLE
+
+
+def usable_processors() -> int:
+    """Return the number of processors this process may use: its affinity, capped by the container's quota."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = _CPU_QUOTA.read_text().split() if _CPU_QUOTA.is_file() else ["max"]
+    return allowed if quota[0] == "max" else max(1, min(allowed, math.ceil(int(quota[0]) / int(quota[1]))))
+
+
+def refuse_two_runtimes(installed: Collection[str]) -> None:
+    """Check the names of the installed distributions of ONNX Runtime.
+
+    Raises:
+        DeviceUnavailable: there is none, or two that overwrite each other's files.
+    """
+    if not installed:
+        raise DeviceUnavailable("ONNX Runtime is not installed; install interlinear[cpu] or interlinear[gpu].")
+    if len(installed) > 1:
+        names = " and ".join(sorted(installed))
+        raise DeviceUnavailable(
+            f"{names} are both installed and overwrite each other's files, so it is chance which one runs. "
+            "Uninstall all of them, then install one: interlinear[cpu] or interlinear[gpu]."
+        )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("interlinear")
+    except importlib.metadata.PackageNotFoundError:  # a bare checkout
+        return "unknown"
+
+
+def _import_runtime() -> Any:
+    known = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+    refuse_two_runtimes([name for name in known if any(importlib.metadata.distributions(name=name))])
+    import onnxruntime  # here, so that the check above speaks before a mixed installation crashes
+
+    return onnxruntime
+
+
+def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[str, int]]]:
+    if device == "cpu":
+        return [("CPUExecutionProvider", {})]
+    if "CUDAExecutionProvider" not in available:
+        raise DeviceUnavailable(
+            f"device {device} was asked for, but the installed ONNX Runtime has only {', '.join(available)}. "
+            "Install interlinear[gpu] instead of interlinear[cpu], or set INTERLINEAR_DEVICE=cpu."
+        )
+    return [("CUDAExecutionProvider", {"device_id": int(device.removeprefix("cuda:"))}), ("CPUExecutionProvider", {})]
+
+
+def _check_graphs(manifest: Manifest, sessions: Mapping[str, Any]) -> None:
+    faults = []
+    for name, graph in manifest.graphs.items():
+        session = sessions[name]
+        for kind, declared, found in (
+            ("inputs", graph.inputs, session.get_inputs()),
+            ("outputs", graph.outputs, session.get_outputs()),
+        ):
+            said, has = {tensor.name for tensor in declared}, {tensor.name for tensor in found}
+            if said != has:
+                faults.append(f"{name}.onnx has {kind} {sorted(has)}; the manifest says {sorted(said)}")
+    if faults:
+        raise BundleRefused("the graphs are not what the manifest says:\n  " + "\n  ".join(faults))

@@ -1,0 +1,146 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import generate_latest
+
+from bundle.search import EncodedBatch
+from service import engine as engine_module
+from service.engine import Engine, Wanted, padded, refuse_two_runtimes, usable_processors
+from service.errors import BundleRefused, DeviceUnavailable
+from service.metrics import Metrics
+
+SOURCES = [[4, 5, 6, 3], [9, 3], list(range(4, 24)) + [3]]
+
+
+def repeated(encoded: EncodedBatch, beam_size: int) -> dict[str, np.ndarray]:
+    return {name: np.repeat(tensor[:, None], beam_size, axis=1) for name, tensor in encoded.initial_state.items()}
+
+
+def test_sources_are_padded_to_a_multiple_of_sixteen(engine: Engine) -> None:
+    encoded = engine.encode(SOURCES)
+    assert encoded.source_lengths.tolist() == [4, 2, 21]
+    assert {name: array.shape[1] for name, array in encoded.encoder_side.items()} == {
+        "encoder_states": 32,
+        "attention_keys": 32,
+    }
+    assert [padded(length) for length in (1, 16, 17)] == [16, 16, 32]
+
+
+def test_a_sentence_is_encoded_to_the_same_bits_alone_and_among_others(engine: Engine) -> None:
+    together = engine.encode(SOURCES)
+    for row, source in enumerate(SOURCES):
+        alone = engine.encode([source])
+        for name, array in alone.encoder_side.items():
+            np.testing.assert_array_equal(array[0, : len(source)], together.encoder_side[name][row, : len(source)])
+        for name, tensor in alone.initial_state.items():
+            np.testing.assert_array_equal(tensor[0], together.initial_state[name][row])
+
+
+def test_a_step_returns_what_was_asked_for_and_no_more(engine: Engine) -> None:
+    encoded = engine.encode(SOURCES)
+    previous = np.full((3, 4), engine.manifest.special_ids.bos)
+    plain = engine.step(encoded, previous, repeated(encoded, 4), Wanted(5))
+    assert plain.candidate_token_ids.shape == plain.candidate_log_probabilities.shape == (3, 4, 5)
+    assert plain.attention_scores is None and plain.log_probabilities is None
+    everything = engine.step(encoded, previous, repeated(encoded, 4), Wanted(5, True, True))
+    assert everything.attention_scores is not None and everything.attention_weights is not None
+    assert everything.log_probabilities is not None
+    assert everything.log_probabilities.shape == (3, 4, engine.manifest.sizes["vocabulary"])
+    np.testing.assert_array_equal(plain.candidate_log_probabilities, everything.candidate_log_probabilities)
+    best = np.take_along_axis(everything.log_probabilities, everything.candidate_token_ids, axis=2)
+    np.testing.assert_array_equal(best, everything.candidate_log_probabilities)
+
+
+def test_attention_is_a_distribution_over_the_source_and_its_scores_are_products_with_the_keys(engine: Engine) -> None:
+    encoded = engine.encode(SOURCES)
+    previous = np.full((3, 1), engine.manifest.special_ids.bos)
+    output = engine.step(encoded, previous, repeated(encoded, 1), Wanted(2, attention=True))
+    assert output.attention_scores is not None and output.attention_weights is not None
+    assert output.attention_query is not None
+    for row, source in enumerate(SOURCES):
+        weights = output.attention_weights[row, 0]
+        assert weights[: len(source)].sum() == pytest.approx(1.0, abs=1e-5)
+        assert not weights[len(source) :].any()
+        products = encoded.encoder_side["attention_keys"][row, : len(source)] @ output.attention_query[row, 0]
+        np.testing.assert_allclose(output.attention_scores[row, 0, : len(source)], products, rtol=1e-4, atol=1e-5)
+
+
+def test_time_inside_onnx_runtime_is_metered_by_graph(engine: Engine, metrics: Metrics) -> None:
+    before = engine.runtime_seconds
+    engine.encode(SOURCES)
+    assert engine.runtime_seconds > before
+    exposed = generate_latest(metrics.registry).decode()
+    assert 'interlinear_session_run_duration_seconds_count{graph="encoder",model="tiny"} 2.0' in exposed
+    assert 'interlinear_execution_provider_active{model="tiny",provider="CPUExecutionProvider"} 1.0' in exposed
+
+
+def test_a_damaged_bundle_is_refused_with_every_fault(tiny_bundle: Path, tmp_path: Path, metrics: Metrics) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "damaged"))
+    (folder / "encoder.onnx").write_bytes((folder / "encoder.onnx").read_bytes()[:-1])
+    (folder / "README.md").unlink()
+    with pytest.raises(BundleRefused, match="encoder.onnx") as caught:
+        Engine(folder, "cpu", 1, metrics)
+    assert "README.md" in str(caught.value)
+
+
+def test_graphs_that_differ_from_the_manifest_are_refused(tiny_bundle: Path, tmp_path: Path, metrics: Metrics) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "other"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    outputs = manifest["graphs"]["decoder_step"]["outputs"]
+    manifest["graphs"]["decoder_step"]["outputs"] = [tensor for tensor in outputs if tensor["name"] != "context"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleRefused, match="decoder_step.onnx has outputs.*context"):
+        Engine(folder, "cpu", 1, metrics)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path, metrics: Metrics) -> None:
+    with pytest.raises(BundleRefused, match="manifest.json is missing"):
+        Engine(tmp_path, "cpu", 1, metrics)
+
+
+def test_cuda_asked_for_and_not_there_is_refused_with_what_to_do(tiny_bundle: Path, metrics: Metrics) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(DeviceUnavailable, match=r"cuda:0 was asked for.*interlinear\[gpu\].*INTERLINEAR_DEVICE=cpu"):
+        Engine(tiny_bundle, "cuda:0", 1, metrics)
+
+
+def test_both_runtimes_installed_are_refused() -> None:
+    refuse_two_runtimes(["onnxruntime"])
+    with pytest.raises(DeviceUnavailable, match="onnxruntime and onnxruntime-gpu are both installed"):
+        refuse_two_runtimes(["onnxruntime-gpu", "onnxruntime"])
+    with pytest.raises(DeviceUnavailable, match="not installed"):
+        refuse_two_runtimes([])
+
+
+def test_a_second_runtime_on_the_path_is_found(tiny_bundle: Path, tmp_path: Path) -> None:
+    info = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+    program = (
+        "from pathlib import Path; from prometheus_client import CollectorRegistry;"
+        "from service.engine import Engine; from service.metrics import Metrics;"
+        f"Engine(Path({str(tiny_bundle)!r}), 'cpu', 1, Metrics.on(CollectorRegistry()))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "DeviceUnavailable: onnxruntime and onnxruntime-gpu are both installed" in done.stderr
+
+
+def test_threads_follow_the_processors_this_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(engine_module, "_CPU_QUOTA", quota)
+    assert usable_processors() == allowed
+    for content, expected in (("max 100000", allowed), ("50000 100000", 1), ("6400000 100000", allowed)):
+        quota.write_text(content)
+        assert usable_processors() == expected

@@ -1,0 +1,366 @@
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog.testing
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from bundle.search import EncodedBatch, SearchOptions, StepOutput, search
+from service.batch import Decoded, Job
+from service.engine import Engine, Wanted
+from service.errors import DeadlinePassed, Draining, EngineUnready, QueueFull
+from service.metrics import Metrics
+from service.scheduler import Limits, Scheduler
+
+EOS = 3
+
+
+class HeldEngine(Engine):
+    """The real engine with a brake: it makes a step only while the gate is open, and fails when told to."""
+
+    def __init__(self, folder: Path, metrics: Metrics) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = threading.Semaphore(0)
+        self.rows: list[int] = []
+        self.failure: Exception | None = None
+        super().__init__(folder, "cpu", 1, metrics)
+        self.rows.clear()
+
+    def step(self, encoded: EncodedBatch, *arguments: Any) -> StepOutput:
+        self.rows.append(len(encoded.source_lengths))
+        self.reached.release()
+        assert self.gate.wait(timeout=20)
+        if self.failure:
+            raise self.failure
+        return super().step(encoded, *arguments)
+
+    async def stepping(self) -> None:
+        """Return when a step is held at the gate."""
+        await asyncio.to_thread(self.reached.acquire)
+
+
+@pytest.fixture
+def held(tiny_bundle: Path, metrics: Metrics) -> HeldEngine:
+    engine = HeldEngine(tiny_bundle, metrics)
+    while engine.reached.acquire(blocking=False):
+        pass
+    return engine
+
+
+@asynccontextmanager
+async def scheduling(engine: Engine, metrics: Metrics, limits: Limits | None = None) -> AsyncIterator[Scheduler]:
+    scheduler = Scheduler(engine, limits or Limits(), metrics)
+    try:
+        yield scheduler
+    finally:
+        await scheduler.close()
+
+
+def job(seed: int, *, beam_size: int = 4, trace: bool = False, prefix: tuple[int, ...] = ()) -> Job:
+    """A source that the model will not end too early, the same for the same seed."""
+    generator = random.Random(seed)
+    source = [generator.randrange(4, 120) for _ in range(generator.randrange(1, 40))]
+    options = SearchOptions(generator.randrange(4, 24), beam_size, beam_size, forced_prefix=prefix)
+    return Job((*source, EOS), options, trace)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny", **labels}) or 0.0
+
+
+def assert_same(one: Decoded, other: Decoded) -> None:
+    """Bit by bit; the batch they shared is not part of the answer."""
+    assert one.hypotheses == other.hypotheses
+    assert len(one.traces) == len(other.traces)
+    for trace, twin in zip(one.traces, other.traces, strict=True):
+        for name in ("attention_scores", "attention_weights", "attention_queries"):
+            np.testing.assert_array_equal(getattr(trace, name), getattr(twin, name))
+
+
+def tracing(engine: Engine) -> Callable[..., StepOutput]:
+    def step(encoded: EncodedBatch, previous: Any, state: Any, candidates: int) -> StepOutput:
+        return engine.step(encoded, previous, state, Wanted(candidates, attention=True, whole_vocabulary=True))
+
+    return step
+
+
+async def test_the_answer_is_that_of_the_plain_search(engine: Engine, metrics: Metrics) -> None:
+    async with scheduling(engine, metrics) as scheduler:
+        for seed in range(6):
+            wanted = job(seed, trace=True, beam_size=1 + seed % 3)
+            outcome = await scheduler.submit(wanted)
+            encoded = engine.encode([wanted.source_ids])
+            twin = search(tracing(engine), encoded, [wanted.options], engine.manifest.special_ids)[0]
+            assert outcome.decoded.hypotheses == twin.hypotheses
+            assert outcome.decoded.attention_keys is not None
+            length = len(wanted.source_ids)
+            np.testing.assert_array_equal(
+                outcome.decoded.attention_keys, encoded.encoder_side["attention_keys"][0, :length]
+            )
+            for trace, expected in zip(outcome.decoded.traces, twin.traces, strict=True):
+                np.testing.assert_array_equal(trace.attention_scores, expected.attention_scores)
+                np.testing.assert_array_equal(trace.attention_weights, expected.attention_weights)
+                np.testing.assert_array_equal(trace.attention_queries, expected.attention_queries)
+
+
+async def test_a_forced_prefix_starts_every_hypothesis(engine: Engine, metrics: Metrics) -> None:
+    wanted = job(3, prefix=(50, 51, 52))
+    async with scheduling(engine, metrics) as scheduler:
+        outcomes = await asyncio.gather(scheduler.submit(wanted), scheduler.submit(job(3)))
+    assert all(hypothesis.token_ids[:3] == (50, 51, 52) for hypothesis in outcomes[0].decoded.hypotheses)
+    assert outcomes[0].decoded.hypotheses != outcomes[1].decoded.hypotheses
+
+
+POOL = 40  # sentences
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_bundle: Path) -> dict[tuple[int, int], Decoded]:
+    """What becomes of every sentence of the pool, with beam size 1 and 4, when nothing else runs."""
+    metrics = Metrics.on(CollectorRegistry())
+    engine = Engine(tiny_bundle, "cpu", 1, metrics)
+
+    async def run() -> dict[tuple[int, int], Decoded]:
+        async with scheduling(engine, metrics) as scheduler:
+            wanted = [(seed, beam_size) for seed in range(POOL) for beam_size in (1, 4)]
+            jobs = [job(seed, beam_size=beam_size, trace=True) for seed, beam_size in wanted]
+            return {each: (await scheduler.submit(it)).decoded for each, it in zip(wanted, jobs, strict=True)}
+
+    return asyncio.run(run())
+
+
+@settings(
+    max_examples=50,  # some 1,250 sentences
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure depends on timing: it cannot be shrunk
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    sentences=st.lists(
+        st.tuples(st.integers(0, POOL - 1), st.sampled_from([1, 4]), st.booleans()), min_size=10, max_size=40
+    ),
+    room=st.sampled_from([16, 40, 128]),
+    encode_tokens=st.sampled_from([16, 200, 2048]),
+    pauses=st.randoms(use_true_random=False),
+)
+def test_what_a_sentence_is_batched_with_changes_no_bit(
+    engine: Engine,
+    alone: dict[tuple[int, int], Decoded],
+    sentences: list[tuple[int, int, bool]],
+    room: int,
+    encode_tokens: int,
+    pauses: random.Random,
+) -> None:
+    jobs = [job(seed, beam_size=beam_size, trace=trace) for seed, beam_size, trace in sentences]
+
+    async def together() -> list[Decoded]:
+        limits = Limits(batch_hypotheses=room, encode_tokens=encode_tokens)
+        async with scheduling(engine, Metrics.on(CollectorRegistry()), limits) as scheduler:
+
+            async def arrive(each: Job) -> Decoded:
+                await asyncio.sleep(pauses.choice([0, 0, 0.001, 0.004]))
+                return (await scheduler.submit(each)).decoded
+
+            return await asyncio.gather(*map(arrive, jobs))
+
+    for (seed, beam_size, trace), mixed in zip(sentences, asyncio.run(together()), strict=True):
+        expected = alone[seed, beam_size]
+        assert_same(mixed, expected if trace else replace(expected, traces=()))
+
+
+async def test_sentences_join_a_batch_that_is_already_running(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics) as scheduler:
+        first = asyncio.create_task(scheduler.submit(job(1)))
+        await held.stepping()
+        second = asyncio.create_task(scheduler.submit(job(2)))
+        await asyncio.sleep(0.01)
+        held.gate.set()
+        outcomes = await asyncio.gather(first, second)
+    assert held.rows[0] == 1 and 2 in held.rows
+    assert [outcome.decoded.batch_size for outcome in outcomes] == [2, 2]
+    assert outcomes[1].queue_seconds > 0.005
+
+
+async def test_the_loop_stays_free_while_a_step_runs(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics) as scheduler:
+        task = asyncio.create_task(scheduler.submit(job(1)))
+        await held.stepping()
+        async with asyncio.timeout(1):
+            for _ in range(100):
+                await asyncio.sleep(0)
+        assert not task.done()
+        held.gate.set()
+        await task
+
+
+async def test_a_full_queue_is_refused_at_once_and_says_when_to_come_back(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics, Limits(queue_capacity=3, batch_hypotheses=16)) as scheduler:
+        seated = [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(3)]
+        await held.stepping()
+        seated += [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(3, 7)]
+        await asyncio.sleep(0.01)
+        waiting = value(metrics, "queue_depth")
+        refused = [seed for seed, task in enumerate(seated) if task.done()]
+        with pytest.raises(QueueFull, match="3 sentences wait already") as caught:
+            await scheduler.submit(job(8))
+        assert 0.1 <= caught.value.retry_after_seconds <= 30
+        held.gate.set()
+        outcomes = await asyncio.gather(*seated, return_exceptions=True)
+    assert waiting == 3
+    assert [seed for seed, outcome in enumerate(outcomes) if isinstance(outcome, QueueFull)] == refused
+    assert value(metrics, "queue_rejections_total", reason="queue_full") == 1 + len(refused)
+
+
+async def test_no_more_hypotheses_run_than_there_is_room_for(held: HeldEngine, metrics: Metrics) -> None:
+    async with scheduling(held, metrics, Limits(batch_hypotheses=16)) as scheduler:
+        await asyncio.gather(*(scheduler.submit(job(seed)) for seed in range(12)))
+    assert max(held.rows) == 4
+
+
+async def test_a_large_beam_that_waits_is_not_overtaken_for_ever(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics, Limits(batch_hypotheses=16)) as scheduler:
+        finished: list[int] = []
+
+        async def run(seed: int, beam_size: int) -> None:
+            await scheduler.submit(job(seed, beam_size=beam_size))
+            finished.append(beam_size)
+
+        tasks = [asyncio.create_task(run(1, 1))]
+        await held.stepping()
+        tasks += [asyncio.create_task(run(2, 16)), *(asyncio.create_task(run(seed, 1)) for seed in range(3, 9))]
+        await asyncio.sleep(0.01)
+        held.gate.set()
+        await asyncio.gather(*tasks)
+    assert finished.index(16) == 1
+
+
+async def test_a_dropped_caller_costs_no_further_step(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics) as scheduler:
+        task = asyncio.create_task(scheduler.submit(job(1)))
+        await held.stepping()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        held.gate.set()
+        other = await scheduler.submit(job(2))
+    assert other.decoded.batch_size == 1
+    assert value(metrics, "cancellations_total", where="decode") == 1
+    assert value(metrics, "cancelled_steps_saved_total") == job(1).most_steps
+    assert value(metrics, "running_sentences") == 0
+
+
+async def test_a_dropped_caller_who_waits_gives_up_his_place_in_the_queue(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics, Limits(queue_capacity=1)) as scheduler:
+        seated = asyncio.create_task(scheduler.submit(job(1)))
+        await held.stepping()
+        waiting = asyncio.create_task(scheduler.submit(job(2)))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        successor = asyncio.create_task(scheduler.submit(job(3)))
+        await asyncio.sleep(0.01)
+        held.gate.set()
+        await asyncio.gather(seated, successor)
+    assert value(metrics, "cancellations_total", where="queue") == 1
+
+
+async def test_a_deadline_is_answered_on_time_though_a_step_is_stuck(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    loop = asyncio.get_running_loop()
+    async with scheduling(held, metrics) as scheduler:
+        began = loop.time()
+        with pytest.raises(DeadlinePassed, match="after 0 decoding steps"):
+            await scheduler.submit(job(1), deadline=began + 0.05)
+        assert loop.time() - began < 1
+        held.gate.set()
+    assert value(metrics, "deadline_drops_total", where="decode") == 1
+    assert len(held.rows) == 1
+
+
+async def test_a_deadline_that_has_passed_is_refused_before_any_work(held: HeldEngine, metrics: Metrics) -> None:
+    async with scheduling(held, metrics) as scheduler:
+        with pytest.raises(DeadlinePassed, match="nothing was done"):
+            await scheduler.submit(job(1), deadline=asyncio.get_running_loop().time() - 1)
+    assert held.rows == []
+
+
+async def test_draining_finishes_what_was_accepted_and_takes_nothing_new(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics, Limits(batch_hypotheses=16)) as scheduler:
+        accepted = [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(20)]
+        await held.stepping()
+        draining = asyncio.create_task(scheduler.drain())
+        await asyncio.sleep(0.01)
+        with pytest.raises(Draining):
+            await scheduler.submit(job(99))
+        assert not draining.done()
+        held.gate.set()
+        await draining
+        outcomes = await asyncio.gather(*accepted)
+    assert len(outcomes) == 20
+    assert value(metrics, "queue_rejections_total", reason="draining") == 1
+
+
+async def test_draining_an_idle_scheduler_returns_at_once(engine: Engine, metrics: Metrics) -> None:
+    async with scheduling(engine, metrics) as scheduler:
+        await scheduler.drain()
+
+
+async def test_closing_tells_those_who_still_wait(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    scheduler = Scheduler(held, Limits(batch_hypotheses=16), metrics)
+    tasks = [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(9)]
+    await held.stepping()
+    closing = asyncio.create_task(scheduler.close())
+    await asyncio.sleep(0.01)
+    held.gate.set()
+    await closing
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, Draining) for outcome in outcomes)
+    assert len(held.rows) == 1
+
+
+async def test_a_failing_engine_is_reported_and_the_next_sentence_is_served(held: HeldEngine, metrics: Metrics) -> None:
+    async with scheduling(held, metrics) as scheduler:
+        held.failure = RuntimeError("out of memory")
+        with structlog.testing.capture_logs() as logs:
+            outcomes = await asyncio.gather(*(scheduler.submit(job(seed)) for seed in range(5)), return_exceptions=True)
+        assert all(isinstance(outcome, EngineUnready) for outcome in outcomes)
+        assert logs[0]["event"] == "the engine failed" and logs[0]["exc_info"] is held.failure
+        held.failure = None
+        assert (await scheduler.submit(job(1))).decoded.hypotheses
+
+
+async def test_thousands_of_arrivals_are_all_answered_or_refused(engine: Engine, metrics: Metrics) -> None:
+    async with scheduling(engine, metrics, Limits(queue_capacity=64)) as scheduler:
+        tasks = [asyncio.create_task(scheduler.submit(job(seed, beam_size=1))) for seed in range(2000)]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    answered = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    assert len(answered) >= 64
+    assert all(isinstance(outcome, QueueFull) for outcome in outcomes if isinstance(outcome, BaseException))
+
+
+async def test_steps_batches_and_time_outside_the_runtime_are_metered(engine: Engine, metrics: Metrics) -> None:
+    async with scheduling(engine, metrics) as scheduler:
+        outcome = await scheduler.submit(job(1))
+    steps = value(metrics, "batch_executions_total", graph="decoder_step")
+    assert steps >= len(outcome.decoded.hypotheses[0].token_ids)
+    assert value(metrics, "batch_size_count") == value(metrics, "decode_step_duration_seconds_count") == steps
+    assert value(metrics, "batch_executions_total", graph="encoder") == 1
+    assert 0 < value(metrics, "decode_step_overhead_seconds_total") < outcome.decode_seconds + outcome.encode_seconds
