@@ -1,0 +1,178 @@
+"""A thin client: one channel with retries, deadlines and health checks set up, and errors a person can act on."""
+
+import json
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from google.rpc import error_details_pb2, status_pb2
+from jaxtyping import Float
+
+from service.pb import interlinear_pb2 as pb
+from service.pb import interlinear_pb2_grpc as pb_grpc
+
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+_DETAILS_HEADER = "grpc-status-details-bin"
+_LARGEST_REPLY_BYTES = 64 << 20
+_PING_MILLISECONDS = 60_000
+_RECONNECT_MILLISECONDS = 200, 5_000  # gRPC's own 1 s and 120 s are long for whoever waits for a service to start
+
+
+def service_config(timeout_seconds: float, wait_for_ready: bool) -> dict[str, Any]:
+    """Return what gRPC does by itself for each call, as a gRPC service config; see ``Client`` for the arguments.
+
+    A call that finds the service down, draining or full is tried up to five times. Where the service names a time to
+    try again (``grpc-retry-pushback-ms``), it is obeyed. Replicas behind one name share the calls, but for those whose
+    health check does not say SERVING.
+    """
+    methods = {
+        "name": [{"service": service.full_name} for service in pb.DESCRIPTOR.services_by_name.values()],
+        "timeout": f"{timeout_seconds:.3f}s",
+        "waitForReady": wait_for_ready,
+        "retryPolicy": {
+            "maxAttempts": 5,
+            "initialBackoff": "0.1s",
+            "maxBackoff": "2s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+        },
+    }
+    return {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ""},
+        "methodConfig": [methods],
+    }
+
+
+class CallFailed(Exception):
+    """The service refused a call or a text, or could not be reached; the message says what to do.
+
+    Attributes:
+        code: What kind of failure.
+        reason: The service's own name for it, UPPER_SNAKE; empty when the service was not reached.
+        field: The offending field of the request; empty when there is none.
+    """
+
+    def __init__(self, message: str, code: grpc.StatusCode, reason: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.field = field
+
+
+class Client:
+    """Calls one Interlinear service; use it as an async context manager.
+
+    Every method raises ``CallFailed``. A call that finds the service down, draining or full is tried up to five times,
+    within its deadline.
+    """
+
+    def __init__(
+        self, address: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, wait_for_ready: bool = False
+    ) -> None:
+        """Prepare a channel; nothing is connected yet.
+
+        Args:
+            address: ``host:port`` of gRPC, or any gRPC target (``dns:///name:port`` balances over all its addresses).
+            timeout_seconds: Deadline of each call, retries included.
+            wait_for_ready: Wait for the service, as long as the deadline allows, instead of failing when it is down.
+        """
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        options = (
+            ("grpc.service_config", json.dumps(service_config(timeout_seconds, wait_for_ready))),
+            ("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),
+            ("grpc.keepalive_time_ms", _PING_MILLISECONDS),
+            ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
+            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
+        )
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._translations = pb_grpc.TranslationServiceStub(self._channel)
+        self._explanations = pb_grpc.ExplanationServiceStub(self._channel)
+        self._models = pb_grpc.ModelServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def translate(self, request: pb.TranslateRequest) -> pb.TranslateResponse:
+        """Return the results of several texts, one each; ``translation_of`` reads one."""
+        reply: pb.TranslateResponse = await self._call(self._translations.Translate, request)
+        return reply
+
+    async def explain(self, request: pb.ExplainRequest) -> pb.ExplainResponse:
+        """Return an explanation."""
+        reply: pb.ExplainResponse = await self._call(self._explanations.Explain, request)
+        return reply
+
+    async def list_models(self) -> pb.ListModelsResponse:
+        """Return the loaded models, the default one first."""
+        reply: pb.ListModelsResponse = await self._call(self._models.ListModels, pb.ListModelsRequest())
+        return reply
+
+    async def get_model(self, name: str = "") -> pb.GetModelResponse:
+        """Return one model with its card; the default one when no name is given."""
+        reply: pb.GetModelResponse = await self._call(self._models.GetModel, pb.GetModelRequest(name=name))
+        return reply
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return await method(request)
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: grpc.aio.AioRpcError) -> CallFailed:
+        details = (error.trailing_metadata() or {}).get(_DETAILS_HEADER)
+        if isinstance(details, bytes):
+            return failure(status_pb2.Status.FromString(details))
+        code = error.code()
+        return CallFailed(self._advice(code, error.details() or ""), code)
+
+    def _advice(self, code: grpc.StatusCode, details: str) -> str:
+        if code == grpc.StatusCode.UNAVAILABLE:
+            return (
+                f"no Interlinear service answers at {self._address} ({details}). Start one with `interlinear serve`, "
+                "or name another with --address or INTERLINEAR_GRPC_ADDRESS."
+            )
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"no answer from {self._address} within {self._timeout_seconds:g} s; allow more with --timeout."
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            return f"the server at {self._address} is not an Interlinear service of this version ({details})."
+        return f"{self._address} answered {code.name}: {details}"
+
+
+def failure(status: status_pb2.Status) -> CallFailed:
+    """Return the error that a status stands for; the status of one text reads just like that of a whole call."""
+    info, fault, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        for message in (info, fault, retry):
+            detail.Unpack(message)
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    message = status.message
+    if retry.HasField("retry_delay"):
+        message += f" (try again in {retry.retry_delay.ToTimedelta().total_seconds():.1f} s)"
+    field = fault.field_violations[0].field if fault.field_violations else ""
+    return CallFailed(message, codes.get(status.code, grpc.StatusCode.UNKNOWN), info.reason, field)
+
+
+def translation_of(result: pb.TranslationResult) -> pb.Translation:
+    """Return the translation of one text.
+
+    Raises:
+        CallFailed: There is none.
+    """
+    if result.WhichOneof("result") == "translation":
+        return result.translation
+    raise failure(result.error)
+
+
+def array(matrix: pb.Matrix) -> Float[np.ndarray, "rows columns"]:
+    """Return a matrix of a reply as an array, however it was packed."""
+    values = np.frombuffer(matrix.packed_float32, "<f4") if matrix.packed_float32 else np.array(matrix.values, "<f4")
+    return values.reshape(matrix.rows, matrix.columns)

@@ -1,0 +1,485 @@
+from google.rpc import status_pb2 as _status_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AlignmentDetail(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ALIGNMENT_DETAIL_UNSPECIFIED: _ClassVar[AlignmentDetail]
+    ALIGNMENT_DETAIL_WORDS: _ClassVar[AlignmentDetail]
+    ALIGNMENT_DETAIL_PIECES: _ClassVar[AlignmentDetail]
+
+class MatrixEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MATRIX_ENCODING_UNSPECIFIED: _ClassVar[MatrixEncoding]
+    MATRIX_ENCODING_PACKED_FLOAT32: _ClassVar[MatrixEncoding]
+    MATRIX_ENCODING_FLOAT_LIST: _ClassVar[MatrixEncoding]
+
+class ExplanationView(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXPLANATION_VIEW_UNSPECIFIED: _ClassVar[ExplanationView]
+    EXPLANATION_VIEW_ALIGNMENT: _ClassVar[ExplanationView]
+    EXPLANATION_VIEW_SCORES: _ClassVar[ExplanationView]
+    EXPLANATION_VIEW_TERMS: _ClassVar[ExplanationView]
+    EXPLANATION_VIEW_SHARES: _ClassVar[ExplanationView]
+
+class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
+    FINISH_REASON_END_OF_SENTENCE: _ClassVar[FinishReason]
+    FINISH_REASON_MAX_LENGTH: _ClassVar[FinishReason]
+
+class Component(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPONENT_UNSPECIFIED: _ClassVar[Component]
+    COMPONENT_TEMPORAL: _ClassVar[Component]
+    COMPONENT_INPUT_DRIVEN: _ClassVar[Component]
+    COMPONENT_DELTA: _ClassVar[Component]
+
+class WarningKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WARNING_KIND_UNSPECIFIED: _ClassVar[WarningKind]
+    WARNING_KIND_UNSEEN_TOKEN: _ClassVar[WarningKind]
+    WARNING_KIND_POSITION_BEYOND_TABLES: _ClassVar[WarningKind]
+    WARNING_KIND_RECONSTRUCTION_ERROR_HIGH: _ClassVar[WarningKind]
+    WARNING_KIND_UNKNOWN_TOKEN: _ClassVar[WarningKind]
+    WARNING_KIND_TARGET_CUT: _ClassVar[WarningKind]
+    WARNING_KIND_CONSTANT_SCORES: _ClassVar[WarningKind]
+
+class Side(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SIDE_UNSPECIFIED: _ClassVar[Side]
+    SIDE_SOURCE: _ClassVar[Side]
+    SIDE_TARGET: _ClassVar[Side]
+ALIGNMENT_DETAIL_UNSPECIFIED: AlignmentDetail
+ALIGNMENT_DETAIL_WORDS: AlignmentDetail
+ALIGNMENT_DETAIL_PIECES: AlignmentDetail
+MATRIX_ENCODING_UNSPECIFIED: MatrixEncoding
+MATRIX_ENCODING_PACKED_FLOAT32: MatrixEncoding
+MATRIX_ENCODING_FLOAT_LIST: MatrixEncoding
+EXPLANATION_VIEW_UNSPECIFIED: ExplanationView
+EXPLANATION_VIEW_ALIGNMENT: ExplanationView
+EXPLANATION_VIEW_SCORES: ExplanationView
+EXPLANATION_VIEW_TERMS: ExplanationView
+EXPLANATION_VIEW_SHARES: ExplanationView
+FINISH_REASON_UNSPECIFIED: FinishReason
+FINISH_REASON_END_OF_SENTENCE: FinishReason
+FINISH_REASON_MAX_LENGTH: FinishReason
+COMPONENT_UNSPECIFIED: Component
+COMPONENT_TEMPORAL: Component
+COMPONENT_INPUT_DRIVEN: Component
+COMPONENT_DELTA: Component
+WARNING_KIND_UNSPECIFIED: WarningKind
+WARNING_KIND_UNSEEN_TOKEN: WarningKind
+WARNING_KIND_POSITION_BEYOND_TABLES: WarningKind
+WARNING_KIND_RECONSTRUCTION_ERROR_HIGH: WarningKind
+WARNING_KIND_UNKNOWN_TOKEN: WarningKind
+WARNING_KIND_TARGET_CUT: WarningKind
+WARNING_KIND_CONSTANT_SCORES: WarningKind
+SIDE_UNSPECIFIED: Side
+SIDE_SOURCE: Side
+SIDE_TARGET: Side
+
+class TranslateRequest(_message.Message):
+    __slots__ = ("model", "source_language_code", "target_language_code", "texts", "options", "alignment", "matrix_encoding")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    source_language_code: str
+    target_language_code: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    options: DecodingOptions
+    alignment: AlignmentDetail
+    matrix_encoding: MatrixEncoding
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., alignment: _Optional[_Union[AlignmentDetail, str]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "views", "matrix_encoding")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    source_language_code: str
+    target_language_code: str
+    text: str
+    target: str
+    options: DecodingOptions
+    views: _containers.RepeatedScalarFieldContainer[ExplanationView]
+    matrix_encoding: MatrixEncoding
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., views: _Optional[_Iterable[_Union[ExplanationView, str]]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ...) -> None: ...
+
+class DecodingOptions(_message.Message):
+    __slots__ = ("beam_size", "num_hypotheses", "length_penalty", "max_target_tokens", "forced_prefix")
+    BEAM_SIZE_FIELD_NUMBER: _ClassVar[int]
+    NUM_HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    MAX_TARGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FORCED_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    beam_size: int
+    num_hypotheses: int
+    length_penalty: float
+    max_target_tokens: int
+    forced_prefix: str
+    def __init__(self, beam_size: _Optional[int] = ..., num_hypotheses: _Optional[int] = ..., length_penalty: _Optional[float] = ..., max_target_tokens: _Optional[int] = ..., forced_prefix: _Optional[str] = ...) -> None: ...
+
+class TranslateResponse(_message.Message):
+    __slots__ = ("results", "effective_options", "metadata")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[TranslationResult]
+    effective_options: DecodingOptions
+    metadata: ResponseMetadata
+    def __init__(self, results: _Optional[_Iterable[_Union[TranslationResult, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+
+class TranslationResult(_message.Message):
+    __slots__ = ("translation", "error")
+    TRANSLATION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    translation: Translation
+    error: _status_pb2.Status
+    def __init__(self, translation: _Optional[_Union[Translation, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class Translation(_message.Message):
+    __slots__ = ("hypotheses", "source", "timings", "batch_size")
+    HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    hypotheses: _containers.RepeatedCompositeFieldContainer[Hypothesis]
+    source: TokenizedText
+    timings: Timings
+    batch_size: int
+    def __init__(self, hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source: _Optional[_Union[TokenizedText, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
+
+class Hypothesis(_message.Message):
+    __slots__ = ("text", "log_probability", "normalized_score", "token_log_probabilities", "finish_reason", "target", "alignment")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZED_SCORE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    log_probability: float
+    normalized_score: float
+    token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    finish_reason: FinishReason
+    target: TokenizedText
+    alignment: Alignment
+    def __init__(self, text: _Optional[str] = ..., log_probability: _Optional[float] = ..., normalized_score: _Optional[float] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., target: _Optional[_Union[TokenizedText, _Mapping]] = ..., alignment: _Optional[_Union[Alignment, _Mapping]] = ...) -> None: ...
+
+class TokenizedText(_message.Message):
+    __slots__ = ("text", "pieces", "words")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    pieces: _containers.RepeatedCompositeFieldContainer[Piece]
+    words: _containers.RepeatedCompositeFieldContainer[Word]
+    def __init__(self, text: _Optional[str] = ..., pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
+
+class Piece(_message.Message):
+    __slots__ = ("token_id", "piece", "text", "span", "word_index", "zero_width")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SPAN_FIELD_NUMBER: _ClassVar[int]
+    WORD_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ZERO_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    token_id: int
+    piece: str
+    text: str
+    span: Span
+    word_index: int
+    zero_width: bool
+    def __init__(self, token_id: _Optional[int] = ..., piece: _Optional[str] = ..., text: _Optional[str] = ..., span: _Optional[_Union[Span, _Mapping]] = ..., word_index: _Optional[int] = ..., zero_width: _Optional[bool] = ...) -> None: ...
+
+class Word(_message.Message):
+    __slots__ = ("text", "span", "piece_indices")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SPAN_FIELD_NUMBER: _ClassVar[int]
+    PIECE_INDICES_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    span: Span
+    piece_indices: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, text: _Optional[str] = ..., span: _Optional[_Union[Span, _Mapping]] = ..., piece_indices: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Span(_message.Message):
+    __slots__ = ("start_byte", "end_byte", "start_code_point", "end_code_point", "start_utf16", "end_utf16")
+    START_BYTE_FIELD_NUMBER: _ClassVar[int]
+    END_BYTE_FIELD_NUMBER: _ClassVar[int]
+    START_CODE_POINT_FIELD_NUMBER: _ClassVar[int]
+    END_CODE_POINT_FIELD_NUMBER: _ClassVar[int]
+    START_UTF16_FIELD_NUMBER: _ClassVar[int]
+    END_UTF16_FIELD_NUMBER: _ClassVar[int]
+    start_byte: int
+    end_byte: int
+    start_code_point: int
+    end_code_point: int
+    start_utf16: int
+    end_utf16: int
+    def __init__(self, start_byte: _Optional[int] = ..., end_byte: _Optional[int] = ..., start_code_point: _Optional[int] = ..., end_code_point: _Optional[int] = ..., start_utf16: _Optional[int] = ..., end_utf16: _Optional[int] = ...) -> None: ...
+
+class Matrix(_message.Message):
+    __slots__ = ("rows", "columns", "packed_float32", "values")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FLOAT32_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    packed_float32: bytes
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., packed_float32: _Optional[bytes] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Alignment(_message.Message):
+    __slots__ = ("word_weights", "piece_weights", "links", "shift")
+    WORD_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    PIECE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
+    word_weights: Matrix
+    piece_weights: Matrix
+    links: _containers.RepeatedCompositeFieldContainer[AlignmentLink]
+    shift: int
+    def __init__(self, word_weights: _Optional[_Union[Matrix, _Mapping]] = ..., piece_weights: _Optional[_Union[Matrix, _Mapping]] = ..., links: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ..., shift: _Optional[int] = ...) -> None: ...
+
+class AlignmentLink(_message.Message):
+    __slots__ = ("target_index", "source_index", "weight")
+    TARGET_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    target_index: int
+    source_index: int
+    weight: float
+    def __init__(self, target_index: _Optional[int] = ..., source_index: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("source", "hypothesis", "forced", "attention_scores", "attention_weights", "decomposition", "warnings", "effective_options", "timings", "batch_size", "metadata")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    HYPOTHESIS_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_SCORES_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    DECOMPOSITION_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    source: TokenizedText
+    hypothesis: Hypothesis
+    forced: bool
+    attention_scores: Matrix
+    attention_weights: Matrix
+    decomposition: Decomposition
+    warnings: _containers.RepeatedCompositeFieldContainer[Warning]
+    effective_options: DecodingOptions
+    timings: Timings
+    batch_size: int
+    metadata: ResponseMetadata
+    def __init__(self, source: _Optional[_Union[TokenizedText, _Mapping]] = ..., hypothesis: _Optional[_Union[Hypothesis, _Mapping]] = ..., forced: _Optional[bool] = ..., attention_scores: _Optional[_Union[Matrix, _Mapping]] = ..., attention_weights: _Optional[_Union[Matrix, _Mapping]] = ..., decomposition: _Optional[_Union[Decomposition, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+
+class Decomposition(_message.Message):
+    __slots__ = ("tables", "terms", "reconstruction_error", "subset_distances")
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    RECONSTRUCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    SUBSET_DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    tables: ComponentTables
+    terms: _containers.RepeatedCompositeFieldContainer[Term]
+    reconstruction_error: float
+    subset_distances: _containers.RepeatedCompositeFieldContainer[SubsetDistance]
+    def __init__(self, tables: _Optional[_Union[ComponentTables, _Mapping]] = ..., terms: _Optional[_Iterable[_Union[Term, _Mapping]]] = ..., reconstruction_error: _Optional[float] = ..., subset_distances: _Optional[_Iterable[_Union[SubsetDistance, _Mapping]]] = ...) -> None: ...
+
+class Term(_message.Message):
+    __slots__ = ("encoder", "decoder", "contribution", "share", "row_shares")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    ROW_SHARES_FIELD_NUMBER: _ClassVar[int]
+    encoder: Component
+    decoder: Component
+    contribution: Matrix
+    share: float
+    row_shares: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, encoder: _Optional[_Union[Component, str]] = ..., decoder: _Optional[_Union[Component, str]] = ..., contribution: _Optional[_Union[Matrix, _Mapping]] = ..., share: _Optional[float] = ..., row_shares: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class SubsetDistance(_message.Message):
+    __slots__ = ("subset", "total_variation")
+    SUBSET_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VARIATION_FIELD_NUMBER: _ClassVar[int]
+    subset: str
+    total_variation: float
+    def __init__(self, subset: _Optional[str] = ..., total_variation: _Optional[float] = ...) -> None: ...
+
+class ComponentTables(_message.Message):
+    __slots__ = ("id", "digest", "corpus", "sentences", "minimum_count")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CORPUS_FIELD_NUMBER: _ClassVar[int]
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    digest: str
+    corpus: str
+    sentences: int
+    minimum_count: int
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., corpus: _Optional[str] = ..., sentences: _Optional[int] = ..., minimum_count: _Optional[int] = ...) -> None: ...
+
+class Warning(_message.Message):
+    __slots__ = ("kind", "message", "side", "positions")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    kind: WarningKind
+    message: str
+    side: Side
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, kind: _Optional[_Union[WarningKind, str]] = ..., message: _Optional[str] = ..., side: _Optional[_Union[Side, str]] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("queue_seconds", "tokenize_seconds", "encode_seconds", "decode_seconds", "explain_seconds", "detokenize_seconds")
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DETOKENIZE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    queue_seconds: float
+    tokenize_seconds: float
+    encode_seconds: float
+    decode_seconds: float
+    explain_seconds: float
+    detokenize_seconds: float
+    def __init__(self, queue_seconds: _Optional[float] = ..., tokenize_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., explain_seconds: _Optional[float] = ..., detokenize_seconds: _Optional[float] = ...) -> None: ...
+
+class ResponseMetadata(_message.Message):
+    __slots__ = ("request_id", "model", "model_version", "model_digest", "device", "total_seconds")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    model_version: str
+    model_digest: str
+    device: str
+    total_seconds: float
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., device: _Optional[str] = ..., total_seconds: _Optional[float] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "version", "digest", "is_default", "source_language_code", "target_language_code", "architecture", "sizes", "score_kind", "precision", "device", "max_source_tokens", "max_target_tokens", "quality", "training_data", "license", "credit", "tables", "card", "files")
+    class SizesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    SCORE_KIND_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TARGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_DATA_FIELD_NUMBER: _ClassVar[int]
+    LICENSE_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    CARD_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    digest: str
+    is_default: bool
+    source_language_code: str
+    target_language_code: str
+    architecture: str
+    sizes: _containers.ScalarMap[str, int]
+    score_kind: str
+    precision: str
+    device: str
+    max_source_tokens: int
+    max_target_tokens: int
+    quality: _containers.RepeatedCompositeFieldContainer[QualityFigure]
+    training_data: str
+    license: str
+    credit: str
+    tables: ComponentTables
+    card: str
+    files: _containers.RepeatedCompositeFieldContainer[ModelFile]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: _Optional[bool] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., architecture: _Optional[str] = ..., sizes: _Optional[_Mapping[str, int]] = ..., score_kind: _Optional[str] = ..., precision: _Optional[str] = ..., device: _Optional[str] = ..., max_source_tokens: _Optional[int] = ..., max_target_tokens: _Optional[int] = ..., quality: _Optional[_Iterable[_Union[QualityFigure, _Mapping]]] = ..., training_data: _Optional[str] = ..., license: _Optional[str] = ..., credit: _Optional[str] = ..., tables: _Optional[_Union[ComponentTables, _Mapping]] = ..., card: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ...) -> None: ...
+
+class QualityFigure(_message.Message):
+    __slots__ = ("test_set", "metric", "value", "signature")
+    TEST_SET_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    test_set: str
+    metric: str
+    value: float
+    signature: str
+    def __init__(self, test_set: _Optional[str] = ..., metric: _Optional[str] = ..., value: _Optional[float] = ..., signature: _Optional[str] = ...) -> None: ...
+
+class ModelFile(_message.Message):
+    __slots__ = ("name", "sha256", "size_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: str
+    size_bytes: int
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,113 @@
+import asyncio
+import socket
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import status_pb2
+
+from service.client import CallFailed, Client, failure, service_config, translation_of
+from service.errors import OptionOutOfRange, QueueFull
+from service.pb import interlinear_pb2 as pb
+from service.status import status_of
+from tests.service.edge import served
+
+SENTENCE = "The house is small, but the garden is big."
+
+
+def unused_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+async def test_every_call_of_the_proto_is_there(tiny_bundle: Path) -> None:
+    async with served(tiny_bundle) as running, Client(running.address) as client:
+        reply = await client.translate(pb.TranslateRequest(texts=[SENTENCE]))
+        explained = await client.explain(pb.ExplainRequest(text=SENTENCE))
+        assert translation_of(reply.results[0]).hypotheses[0].text == explained.hypothesis.text
+        (listed,) = (await client.list_models()).models
+        assert (await client.get_model(listed.name)).model.digest == listed.digest
+
+
+async def test_a_refusal_says_what_to_change_and_where(tiny_bundle: Path) -> None:
+    async with served(tiny_bundle) as running, Client(running.address) as client:
+        request = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=99))
+        with pytest.raises(CallFailed, match="99") as caught:
+            await client.translate(request)
+        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert (caught.value.reason, caught.value.field) == ("OPTION_OUT_OF_RANGE", "options.beam_size")
+
+
+async def test_one_refused_text_reads_like_a_refused_call(tiny_bundle: Path) -> None:
+    async with served(tiny_bundle) as running, Client(running.address) as client:
+        reply = await client.translate(pb.TranslateRequest(texts=[SENTENCE, ""]))
+        with pytest.raises(CallFailed) as caught:
+            translation_of(reply.results[1])
+        assert (caught.value.reason, caught.value.field) == ("SOURCE_EMPTY", "texts[1]")
+
+
+async def test_a_service_that_is_not_there_is_told_with_what_to_do() -> None:
+    address = unused_address()
+    async with Client(address, timeout_seconds=20) as client:
+        with pytest.raises(CallFailed, match="interlinear serve") as caught:
+            await client.list_models()
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    assert address in str(caught.value)
+
+
+async def test_a_deadline_is_told_with_its_length() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never speaks HTTP/2
+        async with Client(f"127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.2, wait_for_ready=True) as client:
+            with pytest.raises(CallFailed, match=r"0\.2 s.*--timeout") as caught:
+                await client.list_models()
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_client_that_waits_finds_a_service_that_starts_later(tiny_bundle: Path) -> None:
+    address = unused_address()
+    async with Client(address, timeout_seconds=30, wait_for_ready=True) as client:
+        call = asyncio.create_task(client.list_models())
+        await asyncio.sleep(0.2)
+        assert not call.done()
+        async with served(tiny_bundle, grpc_address=address):
+            assert (await call).models
+
+
+async def test_a_full_queue_is_tried_again_until_there_is_room(tiny_bundle: Path) -> None:
+    async with served(tiny_bundle, queue_capacity=1, batch_hypotheses=16) as running, Client(running.address) as client:
+        request = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=16))  # one at a time
+        replies = await asyncio.gather(*(client.translate(request) for _ in range(6)))
+        assert all(reply.results[0].HasField("translation") for reply in replies)
+        samples = [sample for family in running.metrics.batches.rejections.collect() for sample in family.samples]
+        assert sum(sample.value for sample in samples if sample.name.endswith("_total")) > 0
+
+
+async def test_a_server_that_is_not_interlinear_is_named_as_such() -> None:
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with Client(f"127.0.0.1:{port}") as client:
+        with pytest.raises(CallFailed, match="not an Interlinear service"):
+            await client.list_models()
+    await server.stop(None)
+
+
+def test_a_time_to_retry_is_part_of_the_message() -> None:
+    refused = failure(status_of(QueueFull("512 sentences wait already", 1.25)))
+    assert "try again in 1.2 s" in str(refused) or "try again in 1.3 s" in str(refused)
+    assert refused.reason == "QUEUE_FULL"
+
+
+def test_a_status_without_details_is_still_an_error() -> None:
+    bare = failure(status_pb2.Status(code=13, message="broken"))
+    assert (str(bare), bare.code, bare.reason, bare.field) == ("broken", grpc.StatusCode.INTERNAL, "", "")
+    assert failure(status_of(OptionOutOfRange("options.beam_size", "no"))).field == "options.beam_size"
+
+
+def test_the_service_config_covers_every_service() -> None:
+    (methods,) = service_config(1.5, False)["methodConfig"]
+    assert {entry["service"] for entry in methods["name"]} == {
+        service.full_name for service in pb.DESCRIPTOR.services_by_name.values()
+    }
+    assert methods["timeout"] == "1.500s"
+    assert methods["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]

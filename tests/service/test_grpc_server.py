@@ -1,0 +1,533 @@
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from bundle.decomposition import COMPONENTS
+from bundle.manifest import digest, read
+from service.client import array
+from service.errors import InvalidSettings
+from service.grpc_server import SERVICES, create_server
+from service.metrics import Metrics
+from service.pb import interlinear_pb2 as pb
+from service.pb import interlinear_pb2_grpc as pb_grpc
+from service.settings import Settings
+from tests.service.edge import Served, served, service_process
+
+SENTENCE = "The house is small, but the garden is big."
+# Where a batch holds 16 hypotheses, the short work waits until all of the long work is done.
+LONG_WORK = pb.TranslateRequest(texts=[SENTENCE] * 100, options=pb.DecodingOptions(beam_size=16))
+SHORT_WORK = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=16, max_target_tokens=2))
+TRANSLATE = "/interlinear.v1.TranslationService/Translate"
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+async def service(tiny_bundle: Path) -> AsyncIterator[Served]:
+    async with served(tiny_bundle) as running:
+        yield running
+
+
+@pytest.fixture
+async def channel(service: Served) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(service.address) as open_channel:
+        yield open_channel
+
+
+@pytest.fixture
+def translate(channel: grpc.aio.Channel) -> Any:
+    return pb_grpc.TranslationServiceStub(channel).Translate
+
+
+@pytest.fixture
+def explain(channel: grpc.aio.Channel) -> Any:
+    return pb_grpc.ExplanationServiceStub(channel).Explain
+
+
+async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, str]:
+    """Return code, reason and field of a call that must fail, with a message that is more than a word."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    status = status_pb2.Status.FromString(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
+    assert status.message == caught.value.details()
+    assert len(status.message.split()) > 3
+    return caught.value.code(), *reason_and_field(status)
+
+
+def reason_and_field(status: status_pb2.Status) -> tuple[str, str]:
+    info, fault = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status.details:
+        detail.Unpack(info) or detail.Unpack(fault)
+    return info.reason, fault.field_violations[0].field if fault.field_violations else ""
+
+
+async def test_texts_are_translated_in_order_and_the_reply_says_by_whom(service: Served, translate: Any) -> None:
+    reply = await translate(pb.TranslateRequest(texts=[SENTENCE, "I don't know where he lives."]))
+    texts = [result.translation.hypotheses[0].text for result in reply.results]
+    alone = [
+        (await translate(pb.TranslateRequest(texts=[text]))).results
+        for text in (SENTENCE, "I don't know where he lives.")
+    ]
+    assert texts == [results[0].translation.hypotheses[0].text for results in alone]
+    manifest = service.model.manifest
+    assert (reply.metadata.model, reply.metadata.model_version) == (manifest.bundle_id, manifest.version)
+    assert (reply.metadata.model_digest, reply.metadata.device) == (digest(manifest), "cpu")
+    assert reply.metadata.total_seconds > 0
+    timings = reply.results[0].translation.timings
+    assert timings.encode_seconds > 0 and timings.decode_seconds > 0
+    assert reply.results[0].translation.batch_size >= 1
+
+
+async def test_effective_options_say_what_was_applied(service: Served, translate: Any) -> None:
+    limit = service.model.manifest.limits.max_target_tokens
+    defaults = (await translate(pb.TranslateRequest(texts=[SENTENCE]))).effective_options
+    assert defaults == pb.DecodingOptions(
+        beam_size=4, num_hypotheses=1, length_penalty=1.0, max_target_tokens=limit, forced_prefix=""
+    )
+    asked = pb.DecodingOptions(
+        beam_size=3, num_hypotheses=2, length_penalty=0.5, max_target_tokens=7, forced_prefix="La maison"
+    )
+    reply = await translate(pb.TranslateRequest(texts=[SENTENCE], options=asked))
+    assert reply.effective_options == asked
+    hypotheses = reply.results[0].translation.hypotheses
+    assert len(hypotheses) == 2
+    assert hypotheses[0].normalized_score >= hypotheses[1].normalized_score
+    assert all(hypothesis.text.startswith("La maison") for hypothesis in hypotheses)
+    assert all(len(hypothesis.token_log_probabilities) <= 7 for hypothesis in hypotheses)
+
+
+@pytest.mark.parametrize(
+    "detail", [pb.ALIGNMENT_DETAIL_UNSPECIFIED, pb.ALIGNMENT_DETAIL_WORDS, pb.ALIGNMENT_DETAIL_PIECES]
+)
+async def test_an_alignment_comes_when_and_as_asked_for(translate: Any, detail: pb.AlignmentDetail) -> None:
+    reply = await translate(pb.TranslateRequest(texts=[SENTENCE], alignment=detail))
+    translation = reply.results[0].translation
+    hypothesis = translation.hypotheses[0]
+    wanted = detail != pb.ALIGNMENT_DETAIL_UNSPECIFIED
+    assert translation.HasField("source") is wanted
+    assert hypothesis.HasField("target") is wanted
+    assert hypothesis.HasField("alignment") is wanted
+    assert hypothesis.alignment.HasField("piece_weights") is (detail == pb.ALIGNMENT_DETAIL_PIECES)
+    if wanted:
+        ended = hypothesis.finish_reason == pb.FINISH_REASON_END_OF_SENTENCE
+        weights = array(hypothesis.alignment.word_weights)
+        assert weights.shape == (len(hypothesis.target.words) + ended, len(translation.source.words) + 1)
+        assert weights.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+        for link in hypothesis.alignment.links:
+            assert link.weight == weights[link.target_index, link.source_index]
+
+
+async def test_spans_lead_back_into_the_text_as_it_was_sent(translate: Any) -> None:
+    text = "I don\u2019t know \U0001f600 where he lives."
+    reply = await translate(pb.TranslateRequest(texts=[text], alignment=pb.ALIGNMENT_DETAIL_WORDS))
+    source = reply.results[0].translation.source
+    assert source.text == text
+    for word in source.words:
+        span = word.span
+        assert text.encode()[span.start_byte : span.end_byte].decode() == word.text
+        assert text[span.start_code_point : span.end_code_point] == word.text
+        assert text.encode("utf-16-le")[2 * span.start_utf16 : 2 * span.end_utf16].decode("utf-16-le") == word.text
+
+
+async def test_a_text_that_cannot_be_translated_does_not_fail_its_neighbors(service: Served, translate: Any) -> None:
+    too_long = "word " * 500
+    reply = await translate(pb.TranslateRequest(texts=[SENTENCE, "", too_long, SENTENCE]))
+    assert [result.WhichOneof("result") for result in reply.results] == ["translation", "error", "error", "translation"]
+    faults = [reason_and_field(result.error) for result in reply.results[1:3]]
+    assert faults == [("SOURCE_EMPTY", "texts[1]"), ("SOURCE_TOO_LONG", "texts[2]")]
+    assert str(service.model.manifest.limits.max_source_tokens) in reply.results[2].error.message
+    assert "word" not in reply.results[2].error.message.replace("words", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"texts": []}, (grpc.StatusCode.INVALID_ARGUMENT, "TEXT_COUNT_OUT_OF_RANGE", "texts")),
+        ({"texts": ["a"] * 129}, (grpc.StatusCode.INVALID_ARGUMENT, "TEXT_COUNT_OUT_OF_RANGE", "texts")),
+        ({"model": "klingon"}, (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "")),
+        ({"source_language_code": "fr"}, (grpc.StatusCode.NOT_FOUND, "LANGUAGE_PAIR_NOT_FOUND", "")),
+        ({"target_language_code": "eng"}, (grpc.StatusCode.NOT_FOUND, "LANGUAGE_PAIR_NOT_FOUND", "")),
+        ({"matrix_encoding": 9}, (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_ENUM_VALUE", "matrix_encoding")),
+        ({"alignment": 9}, (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_ENUM_VALUE", "alignment")),
+    ],
+)
+async def test_a_request_that_is_wrong_as_a_whole_is_refused(
+    translate: Any, change: dict[str, Any], expected: tuple[grpc.StatusCode, str, str]
+) -> None:
+    assert await refusal(translate(pb.TranslateRequest(**({"texts": [SENTENCE]} | change)))) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("beam_size", 0),
+        ("beam_size", 17),
+        ("num_hypotheses", 0),
+        ("num_hypotheses", 5),
+        ("length_penalty", -0.1),
+        ("length_penalty", float("nan")),
+        ("max_target_tokens", 0),
+        ("max_target_tokens", 100_000),
+    ],
+)
+async def test_an_option_out_of_range_is_refused_by_name(translate: Any, option: str, value: Any) -> None:
+    options = pb.DecodingOptions(**{option: value})
+    code, reason, field = await refusal(translate(pb.TranslateRequest(texts=[SENTENCE, ""], options=options)))
+    assert (code, reason, field) == (grpc.StatusCode.INVALID_ARGUMENT, "OPTION_OUT_OF_RANGE", f"options.{option}")
+
+
+async def test_bytes_that_are_not_utf_8_are_refused_by_name(channel: grpc.aio.Channel) -> None:
+    send = channel.unary_unary(TRANSLATE)
+    expected = (grpc.StatusCode.INVALID_ARGUMENT, "TEXT_INVALID", "texts[0]")
+    assert await refusal(send(b"\x22\x02\xc3\x28")) == expected
+
+
+async def test_bytes_that_are_no_message_are_refused(channel: grpc.aio.Channel) -> None:
+    code, reason, _ = await refusal(channel.unary_unary(TRANSLATE)(b"\xff\xff\xff"))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_INVALID")
+
+
+@pytest.mark.parametrize(("source", "target"), [("", ""), ("en", "fr"), ("EN-us", "fr-CA")])
+async def test_a_narrower_language_tag_is_served_by_the_wider_model(translate: Any, source: str, target: str) -> None:
+    request = pb.TranslateRequest(texts=[SENTENCE], source_language_code=source, target_language_code=target)
+    assert (await translate(request)).results[0].HasField("translation")
+
+
+async def test_the_callers_request_id_comes_back_and_a_harmful_one_is_replaced(translate: Any) -> None:
+    for sent, kept in (("order-66.b", True), ("a b", False), ("x" * 65, False)):
+        call = translate(pb.TranslateRequest(texts=[SENTENCE]), metadata=(("x-request-id", sent),))
+        request_id = (await call).metadata.request_id
+        assert (request_id == sent) is kept
+        assert dict(await call.trailing_metadata())["x-request-id"] == request_id
+
+
+async def test_an_explanation_adds_up(explain: Any) -> None:
+    reply = await explain(pb.ExplainRequest(text=SENTENCE))
+    scores, weights = array(reply.attention_scores), array(reply.attention_weights)
+    terms = [array(term.contribution) for term in reply.decomposition.terms]
+    assert np.abs(sum(terms) - scores).max() <= 1e-4 * np.abs(scores).max()
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    assert weights == pytest.approx(exponentials / exponentials.sum(axis=1, keepdims=True), abs=1e-5)
+    assert weights.shape == (len(reply.hypothesis.token_log_probabilities), len(reply.source.pieces) + 1)
+    assert sum(term.share for term in reply.decomposition.terms) == pytest.approx(1.0)
+    assert np.sum([term.row_shares for term in reply.decomposition.terms], axis=0) == pytest.approx(1.0)
+    assert 0 <= reply.decomposition.reconstruction_error < 1e-4
+    assert len(reply.decomposition.subset_distances) == 1 + len(COMPONENTS) + len(COMPONENTS) ** 2
+    assert reply.decomposition.tables.digest and reply.decomposition.tables.sentences > 0
+    assert not reply.forced and reply.HasField("effective_options")
+
+
+async def test_the_explained_hypothesis_is_the_translation(translate: Any, explain: Any) -> None:
+    explained = await explain(pb.ExplainRequest(text=SENTENCE))
+    request = pb.TranslateRequest(texts=[SENTENCE], alignment=pb.ALIGNMENT_DETAIL_PIECES)
+    translated = (await translate(request)).results[0].translation
+    assert explained.hypothesis == translated.hypotheses[0]
+    assert explained.source == translated.source
+
+
+async def test_a_given_target_is_explained_as_given(explain: Any) -> None:
+    target = "La maison est petite, mais le jardin est grand."
+    reply = await explain(pb.ExplainRequest(text=SENTENCE, target=target))
+    assert reply.forced and not reply.HasField("effective_options")
+    assert "".join(piece.text for piece in reply.hypothesis.target.pieces) == target.replace(" ", "")
+    assert reply.hypothesis.finish_reason == pb.FINISH_REASON_END_OF_SENTENCE
+
+
+@pytest.mark.parametrize(
+    ("view", "filled"),
+    [
+        (pb.EXPLANATION_VIEW_ALIGNMENT, {"alignment"}),
+        (pb.EXPLANATION_VIEW_SCORES, {"scores"}),
+        (pb.EXPLANATION_VIEW_TERMS, {"terms"}),
+        (pb.EXPLANATION_VIEW_SHARES, {"shares"}),
+    ],
+)
+async def test_a_view_brings_its_part_and_no_other(explain: Any, view: pb.ExplanationView, filled: set[str]) -> None:
+    reply = await explain(pb.ExplainRequest(text=SENTENCE, views=[view]))
+    term = reply.decomposition.terms[0]
+    present = {
+        "alignment": reply.hypothesis.HasField("alignment"),
+        "scores": reply.HasField("attention_scores") or reply.HasField("attention_weights"),
+        "terms": term.HasField("contribution"),
+        "shares": term.HasField("share") or bool(term.row_shares) or bool(reply.decomposition.subset_distances),
+    }
+    assert {name for name, is_there in present.items() if is_there} == filled
+    assert reply.source.pieces and reply.hypothesis.target.pieces
+
+
+async def test_lists_hold_the_same_numbers_as_packed_bytes(explain: Any) -> None:
+    packed = await explain(pb.ExplainRequest(text=SENTENCE))
+    listed = await explain(pb.ExplainRequest(text=SENTENCE, matrix_encoding=pb.MATRIX_ENCODING_FLOAT_LIST))
+    assert not listed.attention_scores.packed_float32
+    assert np.array_equal(array(packed.attention_scores), array(listed.attention_scores))
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "field"),
+    [
+        (pb.ExplainRequest(text=""), "SOURCE_EMPTY", "text"),
+        (pb.ExplainRequest(text=SENTENCE, target=""), "TARGET_EMPTY", "target"),
+        (pb.ExplainRequest(text=SENTENCE, target="mot " * 500), "TARGET_TOO_LONG", "target"),
+        (pb.ExplainRequest(text=SENTENCE, views=["EXPLANATION_VIEW_UNSPECIFIED"]), "UNKNOWN_ENUM_VALUE", "views"),
+        (
+            pb.ExplainRequest(text=SENTENCE, options=pb.DecodingOptions(num_hypotheses=2)),
+            "OPTION_OUT_OF_RANGE",
+            "options.num_hypotheses",
+        ),
+        (
+            pb.ExplainRequest(text=SENTENCE, target="Oui.", options=pb.DecodingOptions(beam_size=2)),
+            "OPTION_OUT_OF_RANGE",
+            "options.beam_size",
+        ),
+    ],
+)
+async def test_what_cannot_be_explained_is_refused(explain: Any, request_: Any, reason: str, field: str) -> None:
+    assert await refusal(explain(request_)) == (grpc.StatusCode.INVALID_ARGUMENT, reason, field)
+
+
+async def test_without_tables_nothing_is_explained_but_all_is_translated(tiny_bundle_without_tables: Path) -> None:
+    async with served(tiny_bundle_without_tables) as running, grpc.aio.insecure_channel(running.address) as channel:
+        code, reason, _ = await refusal(
+            pb_grpc.ExplanationServiceStub(channel).Explain(pb.ExplainRequest(text=SENTENCE))
+        )
+        assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "STATISTICS_MISSING")
+        translate = pb_grpc.TranslationServiceStub(channel).Translate
+        assert (await translate(pb.TranslateRequest(texts=[SENTENCE]))).results[0].HasField("translation")
+        models = await pb_grpc.ModelServiceStub(channel).ListModels(pb.ListModelsRequest())
+        assert not models.models[0].HasField("tables")
+
+
+async def test_models_are_described_as_their_bundle_describes_them(
+    channel: grpc.aio.Channel, tiny_bundle: Path
+) -> None:
+    stub, manifest = pb_grpc.ModelServiceStub(channel), read(tiny_bundle)
+    (listed,) = (await stub.ListModels(pb.ListModelsRequest())).models
+    assert (listed.name, listed.digest, listed.is_default) == (manifest.bundle_id, digest(manifest), True)
+    assert dict(listed.sizes) == manifest.sizes
+    assert manifest.tables is not None and listed.tables.digest == manifest.tables.digest
+    assert not listed.card and not listed.files
+    for name in ("", manifest.bundle_id):
+        model = (await stub.GetModel(pb.GetModelRequest(name=name))).model
+        assert model.card == (tiny_bundle / "README.md").read_text("utf-8")
+        assert {file.name: file.sha256 for file in model.files} == {
+            name: entry.sha256 for name, entry in manifest.files.items()
+        }
+    assert (await refusal(stub.GetModel(pb.GetModelRequest(name="no-such"))))[1] == "MODEL_NOT_FOUND"
+
+
+async def test_figures_with_signatures_are_listed(service: Served) -> None:
+    figures = {"tatoeba dev": {"BLEU": {"value": 38.5, "signature": "nrefs:1"}, "chrF": {"value": 60.1}}}
+    model = replace(service.model, manifest=replace(service.model.manifest, quality=figures))
+    settings = Settings(grpc_address="127.0.0.1:0")
+    server = create_server(model, settings, service.metrics)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        (listed,) = (await pb_grpc.ModelServiceStub(channel).ListModels(pb.ListModelsRequest())).models
+    await server.drain(0.0, 1.0)
+    assert [(f.test_set, f.metric, f.value, f.signature) for f in listed.quality] == [
+        ("tatoeba dev", "BLEU", 38.5, "nrefs:1"),
+        ("tatoeba dev", "chrF", 60.1, ""),
+    ]
+
+
+async def test_a_reply_too_large_names_the_view_to_drop(tiny_bundle: Path) -> None:
+    async with served(tiny_bundle, max_response_bytes=8192) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            explain = pb_grpc.ExplanationServiceStub(channel).Explain
+            with pytest.raises(grpc.aio.AioRpcError, match="EXPLANATION_VIEW_TERMS") as caught:
+                await explain(pb.ExplainRequest(text=SENTENCE))
+            trailing = dict(caught.value.trailing_metadata() or ())
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert trailing["grpc-retry-pushback-ms"] == "-1"
+            smaller = pb.ExplainRequest(text=SENTENCE, views=[pb.EXPLANATION_VIEW_SHARES])
+            assert (await explain(smaller)).decomposition.terms
+
+
+async def test_a_full_queue_refuses_the_whole_call_at_once_and_says_when_to_retry(tiny_bundle: Path) -> None:
+    async with served(tiny_bundle, queue_capacity=1, batch_hypotheses=16) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            translate = pb_grpc.TranslationServiceStub(channel).Translate
+            calls = [translate(pb.TranslateRequest(texts=[SENTENCE])) for _ in range(64)]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            refused = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]
+            assert 0 < len(refused) < len(calls)
+            for error in refused:
+                trailing = dict(error.trailing_metadata() or ())
+                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert int(trailing["grpc-retry-pushback-ms"]) > 0
+            reply = await translate(pb.TranslateRequest(texts=[SENTENCE] * 64))
+            kinds = Counter(result.WhichOneof("result") for result in reply.results)
+            assert kinds["translation"] > 0 and kinds["error"] > 0
+            assert {reason_and_field(r.error)[0] for r in reply.results if r.HasField("error")} == {"QUEUE_FULL"}
+
+
+async def test_a_deadline_stops_the_work(service: Served, translate: Any) -> None:
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    await translate(LONG_WORK)
+    seconds = clock() - began
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await translate(LONG_WORK, timeout=seconds / 2)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(service.server.calls.quiet(), timeout=10)
+    dropped = value(service.metrics, "interlinear_deadline_drops_total")
+    assert dropped + value(service.metrics, "interlinear_cancellations_total") > 0
+    assert value(service.metrics, "interlinear_queue_depth") == 0
+
+
+async def test_a_caller_that_goes_away_stops_the_work(service: Served, translate: Any) -> None:
+    call = translate(LONG_WORK)
+    while value(service.metrics, "interlinear_running_sentences") == 0:
+        await asyncio.sleep(0.001)
+    call.cancel()
+    await asyncio.wait_for(service.server.calls.quiet(), timeout=10)
+    assert value(service.metrics, "interlinear_cancellations_total") > 0
+    assert value(service.metrics, "grpc_server_handled_total", grpc_code="CANCELLED") == 1
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples that carry ``labels``."""
+    return sum(
+        sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+async def test_calls_are_counted_and_timed_under_the_usual_names(service: Served, translate: Any) -> None:
+    await translate(pb.TranslateRequest(texts=[SENTENCE, ""]))
+    await refusal(translate(pb.TranslateRequest(texts=[])))
+    labels = {"grpc_type": "unary", "grpc_service": "interlinear.v1.TranslationService", "grpc_method": "Translate"}
+    for name, expected in (
+        ("grpc_server_started_total", 2),
+        ("grpc_server_msg_received_total", 2),
+        ("grpc_server_msg_sent_total", 1),
+        ("grpc_server_handling_seconds_count", 2),
+    ):
+        assert value(service.metrics, name, **labels) == expected
+    assert value(service.metrics, "grpc_server_handled_total", **labels, grpc_code="OK") == 1
+    assert value(service.metrics, "grpc_server_handled_total", **labels, grpc_code="INVALID_ARGUMENT") == 1
+    assert value(service.metrics, "interlinear_request_errors_total", reason="SOURCE_EMPTY") == 1
+    assert value(service.metrics, "interlinear_request_errors_total", reason="TEXT_COUNT_OUT_OF_RANGE") == 1
+    assert value(service.metrics, "interlinear_requests_in_flight") == 0
+    assert value(service.metrics, "interlinear_stage_duration_seconds_count", stage="serialize") == 1
+
+
+async def test_health_knows_every_service_and_no_other(channel: grpc.aio.Channel) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    for name in ("", *SERVICES):
+        assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Check(health_pb2.HealthCheckRequest(service="interlinear.v1.NoSuchService"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_tells_of_every_service_and_its_messages(channel: grpc.aio.Channel) -> None:
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="interlinear.v1.ExplainRequest"),
+    ]
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    listed, described = [reply async for reply in stub.ServerReflectionInfo(iter(requests))]
+    names = {service.name for service in listed.list_services_response.service}
+    assert {*SERVICES, "grpc.health.v1.Health"} <= names
+    assert described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_a_drain_tells_watchers_first_then_answers_what_was_accepted(tiny_bundle: Path) -> None:
+    service = served(tiny_bundle, batch_hypotheses=16)
+    async with service as running, grpc.aio.insecure_channel(running.address) as channel:
+        translate = pb_grpc.TranslationServiceStub(channel).Translate
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]))
+        assert (await watch.read()).status == SERVING
+        calls = [asyncio.create_task(_code(translate, request)) for request in [LONG_WORK] + [SHORT_WORK] * 40]
+        while running.server.calls.in_flight <= 40:
+            await asyncio.sleep(0.001)
+        draining = asyncio.create_task(running.server.drain(1.0, 60.0))
+        assert (await watch.read()).status == NOT_SERVING
+        assert await _code(translate) is grpc.StatusCode.OK, "health says no, but balancers need a moment to notice"
+        assert await draining
+        assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
+        assert await _code(translate) is grpc.StatusCode.UNAVAILABLE
+
+
+async def _code(translate: Any, request: pb.TranslateRequest = SHORT_WORK) -> grpc.StatusCode:
+    try:
+        await translate(request)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_a_closed_interceptor_answers_draining(service: Served, translate: Any) -> None:
+    service.server.calls.close()
+    code, reason, _ = await refusal(translate(pb.TranslateRequest(texts=[SENTENCE])))
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+
+
+async def test_a_failure_nobody_foresaw_tells_the_caller_nothing_but_its_id(service: Served, caplog: Any) -> None:
+    model = replace(service.model, translator=None)  # type: ignore[arg-type]
+    server = create_server(model, Settings(grpc_address="127.0.0.1:0"), service.metrics)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = pb_grpc.TranslationServiceStub(channel).Translate(
+            pb.TranslateRequest(texts=[SENTENCE]), metadata=(("x-request-id", "find-me"),)
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    await server.drain(0.0, 1.0)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "find-me" in (caught.value.details() or "")
+    assert "NoneType" not in (caught.value.details() or "")
+
+
+async def test_a_second_server_on_the_same_port_is_refused(service: Served) -> None:
+    with pytest.raises(InvalidSettings, match="INTERLINEAR_GRPC_ADDRESS"):
+        create_server(
+            service.model, Settings(grpc_address=service.address), Metrics.on(type(service.metrics.registry)())
+        )
+
+
+@pytest.mark.slow
+async def test_two_thousand_calls_at_once_are_answered_or_refused_and_none_is_cancelled(tiny_bundle: Path) -> None:
+    with service_process(tiny_bundle) as process:
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            translate = pb_grpc.TranslationServiceStub(channel).Translate
+            request = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=1))
+            codes = Counter(await asyncio.gather(*(_code(translate, request) for _ in range(2000))))
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}, codes
+    assert codes[grpc.StatusCode.OK] > 0
+
+
+@pytest.mark.slow
+async def test_sigterm_with_two_hundred_requests_in_flight_loses_none(tiny_bundle: Path) -> None:
+    with service_process(tiny_bundle, BATCH_HYPOTHESES="16") as process:
+        async with grpc.aio.insecure_channel(process.address) as channel, httpx.AsyncClient() as http:
+            translate = pb_grpc.TranslationServiceStub(channel).Translate
+            calls = [asyncio.create_task(_code(translate, request)) for request in [LONG_WORK] + [SHORT_WORK] * 199]
+            while await _in_flight(http, process.http_address) < 200:
+                assert not any(call.done() for call in calls), "too fast to have 200 in flight"
+                await asyncio.sleep(0.05)
+            process.process.send_signal(signal.SIGTERM)
+            codes = Counter(await asyncio.gather(*calls))
+        assert await asyncio.to_thread(process.process.wait, 60) == 0
+        assert [event["event"] for event in process.log()] == ["draining", "stopped"]
+    assert codes == {grpc.StatusCode.OK: 200}
+
+
+async def _in_flight(http: httpx.AsyncClient, address: str) -> float:
+    lines = (await http.get(f"http://{address}/metrics")).text.splitlines()
+    (line,) = (line for line in lines if line.startswith("interlinear_requests_in_flight "))
+    return float(line.split()[1])
