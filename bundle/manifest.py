@@ -29,7 +29,8 @@ DTYPES = ("float32", "int64")
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _STATE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+# BCP-47; "x-digits" is a tag for private use.
+LANGUAGE_TAG = r"(?:[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*|x(?:-[A-Za-z0-9]{1,8})+)"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Json = Any  # a JSON value; its shape is the business of the module that writes it
@@ -279,7 +280,7 @@ def _range_faults(manifest: Manifest) -> Iterator[str]:
         if not getattr(manifest, name).strip():
             yield f"{name} is empty"
     for name in ("source_language", "target_language"):
-        if not _LANGUAGE.fullmatch(getattr(manifest, name)):
+        if not re.fullmatch(LANGUAGE_TAG, getattr(manifest, name)):
             yield f"{name} is {getattr(manifest, name)!r}; it must be a BCP-47 tag such as 'en' or 'pt-BR'"
     for name, allowed in (("score_kind", SCORE_KINDS), ("precision", PRECISIONS)):
         if getattr(manifest, name) not in allowed:

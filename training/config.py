@@ -8,9 +8,11 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from bundle.manifest import LANGUAGE_TAG
 from training.errors import InvalidConfig
 
 _STRICT = ConfigDict(extra="forbid")
+_LanguageTag = Annotated[str, Field(pattern=f"^{LANGUAGE_TAG}$")]
 _Positive = Annotated[int, Field(gt=0)]
 _Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -33,8 +35,8 @@ class CorpusConfig:
 class DataConfig:
     """The text of a run. Languages are BCP-47 codes; lengths are in tokens, the end mark not counted."""
 
-    source_language: str
-    target_language: str
+    source_language: _LanguageTag
+    target_language: _LanguageTag
     train: Annotated[tuple[CorpusConfig, ...], Field(min_length=1)]
     dev: Annotated[tuple[CorpusConfig, ...], Field(min_length=1)]
     max_source_tokens: _Positive = 128

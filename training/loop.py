@@ -51,7 +51,7 @@ def train(config_file: Path, output: Path) -> Progress:
     reporter = Reporter(output, speaks=fabric.is_global_zero)
     try:
         text = prepare_text(config, output / "tokenizer.model", reporter)
-        run = _Run(fabric, config, config_text, text, output, reporter)
+        run = _Run(fabric, config, config_text, text, reporter)
         return run.go_on()
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
@@ -73,11 +73,10 @@ class _Run:
         config: RunConfig,
         config_text: str,
         text: PreparedText,
-        output: Path,
         reporter: Reporter,
     ) -> None:
         self.fabric, self.config, self.config_text = fabric, config, config_text
-        self.text, self.output, self.reporter = text, output, reporter
+        self.text, self.output, self.reporter = text, reporter.folder, reporter
         pieces = sentencepiece.SentencePieceProcessor(model_proto=text.vocabulary).get_piece_size()
         torch.manual_seed(config.seed)
         self.raw = build_model(config.model, pieces)
@@ -88,9 +87,9 @@ class _Run:
         self.model, self.optimizer = fabric.setup(self.raw, optimizer)
         self.progress = Progress()
         self.stop_requested = False
-        recover(output / "last")
-        if (output / "last").exists():
-            self._resume(output / "last")
+        recover(self.output / "last")
+        if (self.output / "last").exists():
+            self._resume(self.output / "last")
         count = sum(parameter.numel() for parameter in self.raw.parameters())
         reporter.say(f"{self.raw.architecture} with {count / 1e6:.2f} M parameters, at step {self.progress.step}")
 

@@ -17,7 +17,7 @@ class Reporter:
 
     def __init__(self, folder: Path, speaks: bool = True) -> None:
         """Open the files for appending, so that a resumed run continues them."""
-        self._speaks = speaks
+        self.folder, self._speaks = folder, speaks
         if speaks:
             folder.mkdir(parents=True, exist_ok=True)
             self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")

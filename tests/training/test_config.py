@@ -34,6 +34,7 @@ def test_every_recipe_can_be_read_and_describes_a_model(recipe: Path) -> None:
         (WHOLE.replace("steps = 10", "steps = 0"), "schedule.steps"),
         (WHOLE.replace('train = [{ source = "a.tsv" }]', "train = []"), "data.train"),
         (WHOLE + "label_smoothing = 1.5", "schedule.label_smoothing"),
+        (WHOLE.replace('"en"', '"English!"'), "data.source_language"),
         (WHOLE + "[", "not TOML"),
     ],
 )
