@@ -1,5 +1,7 @@
 """The whole house in a minute: a task with a known answer is trained, exported, served, and asked over gRPC."""
 
+import asyncio
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
 def bundle(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / request.param
+    folder: Path = tmp_path_factory.mktemp("bundles") / request.param
     export(checkpoint, folder, ExportOptions(precision=request.param, bundle_id="reversal", tables_sentences=4000))
     return folder
 
@@ -54,12 +56,36 @@ async def test_digits_come_back_reversed_with_their_alignment_on_the_anti_diagon
     assert on_the_line / total >= 0.95
 
 
-async def test_an_answer_is_the_same_to_the_bit_alone_and_among_others(channel: grpc.aio.Channel) -> None:
-    stub = pb_grpc.TranslationServiceStub(channel)
-    together = await stub.Translate(pb.TranslateRequest(texts=ASKED, alignment=pb.ALIGNMENT_DETAIL_PIECES))
-    for digits, result in list(zip(ASKED, together.results, strict=True))[::6]:
-        alone = await stub.Translate(pb.TranslateRequest(texts=[digits], alignment=pb.ALIGNMENT_DETAIL_PIECES))
-        assert _told(alone.results[0]) == _told(result)
+async def test_a_thousand_answers_are_the_same_to_the_bit_alone_and_in_any_company(channel: grpc.aio.Channel) -> None:
+    translate = pb_grpc.TranslationServiceStub(channel).Translate
+    generator = random.Random(SEED)
+    sentences = digit_strings(1000, seed=SEED + 3)
+    beam_sizes = [generator.choice((1, 4)) for _ in sentences]
+
+    async def answers(rows: list[int]) -> dict[int, dict[str, object]]:
+        """Ask for ``rows``, which share a beam size, in one call."""
+        request = pb.TranslateRequest(texts=[sentences[row] for row in rows], alignment=pb.ALIGNMENT_DETAIL_PIECES)
+        request.options.beam_size = beam_sizes[rows[0]]
+        return dict(zip(rows, map(_told, (await translate(request)).results), strict=True))
+
+    alone: dict[int, dict[str, object]] = {}
+    for row in range(len(sentences)):
+        alone |= await answers([row])
+    for _ in range(2):
+        calls = []
+        for size in (1, 4):
+            rows = [row for row, beam_size in enumerate(beam_sizes) if beam_size == size]
+            generator.shuffle(rows)
+            while rows:
+                count = generator.randint(1, 40)
+                calls.append(rows[:count])
+                rows = rows[count:]
+        generator.shuffle(calls)
+        together: dict[int, dict[str, object]] = {}
+        for wave in range(0, len(calls), 12):  # so many calls at once that sentences join and leave all the time
+            for found in await asyncio.gather(*map(answers, calls[wave : wave + 12])):
+                together |= found
+        assert together == alone
 
 
 async def test_every_explanation_adds_up(channel: grpc.aio.Channel) -> None:

@@ -50,15 +50,16 @@ def train(config_file: Path, output: Path) -> Progress:
     fabric.launch()
     reporter = Reporter(output, speaks=fabric.is_global_zero)
     try:
-        text = prepare_text(config, output / "tokenizer.model", reporter)
+        with fabric.rank_zero_first():  # one process makes the vocabulary, the others read it
+            text = prepare_text(config, output / "tokenizer.model", reporter)
         run = _Run(fabric, config, config_text, text, reporter)
         return run.go_on()
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
             raise
         raise OutOfMemory(
-            f"a batch of {config.schedule.batch_tokens} tokens does not fit {config.device}: {error}. "
-            "Lower schedule.batch_tokens or the model's sizes."
+            f"the model and a batch of {config.schedule.batch_tokens} tokens do not fit the memory of "
+            f"{config.device}: {error}. Lower schedule.batch_tokens or the sizes in [model]."
         ) from error
     finally:
         reporter.close()
@@ -116,7 +117,8 @@ class _Run:
                 if step % schedule.validate_every == 0 or step == schedule.steps:
                     self._validate()
                     speed.restart(step)
-                if self.stop_requested or self._stale():
+                # Processes must leave together: what the first was told holds for all.
+                if self.fabric.broadcast(self.stop_requested) or self._stale():
                     break
         finally:
             for number, handler in previous.items():

@@ -69,27 +69,36 @@ def training_speed(pairs: int, steps: int) -> tuple[float, str]:
     return statistics.median(speeds[1:] or speeds), described.group() if described else ""
 
 
+@dataclass(frozen=True)
+class Service:
+    """A running service: its addresses, its process, and the seconds from start to ready."""
+
+    grpc_address: str
+    http_address: str
+    process_id: int
+    startup_seconds: float
+
+
 @contextmanager
-def served() -> Iterator[tuple[str, str]]:
-    """Run the service on free ports; yield its gRPC and HTTP addresses."""
+def served() -> Iterator[Service]:
+    """Run the service on free ports."""
     grpc_address, http_address = (f"127.0.0.1:{_free_port()}" for _ in range(2))
     environment = os.environ | {"INTERLINEAR_GRPC_ADDRESS": grpc_address, "INTERLINEAR_HTTP_ADDRESS": http_address}
+    started = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", "service"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
             with grpc.insecure_channel(grpc_address) as channel:
                 grpc.channel_ready_future(channel).result(timeout=30)
-            yield grpc_address, http_address
+            yield Service(grpc_address, http_address, process.pid, time.perf_counter() - started)
         finally:
             process.terminate()
 
 
-async def serve_callers(
-    addresses: tuple[str, str], texts: list[str], callers: int, request: pb.TranslateRequest
-) -> Measured:
+async def serve_callers(service: Service, texts: list[str], callers: int, request: pb.TranslateRequest) -> Measured:
     """Return what ``callers`` concurrent callers see who together send every text once."""
-    before = _scraped(addresses[1])
+    before = _scraped(service.http_address)
     latencies: list[float] = []
     tokens = 0
     pending = iter(texts)
@@ -105,11 +114,11 @@ async def serve_callers(
             latencies.append(time.perf_counter() - started)
             tokens += len(reply.results[0].translation.hypotheses[0].token_log_probabilities)
 
-    async with grpc.aio.insecure_channel(addresses[0]) as channel:
+    async with grpc.aio.insecure_channel(service.grpc_address) as channel:
         started = time.perf_counter()
         await asyncio.gather(*(call(pb_grpc.TranslationServiceStub(channel)) for _ in range(callers)))
         seconds = time.perf_counter() - started
-    after = _scraped(addresses[1])
+    after = _scraped(service.http_address)
     steps, outside = (
         after[name] - before.get(name, 0.0)
         for name in ("interlinear_decode_step_duration_seconds_sum", "interlinear_decode_step_overhead_seconds_total")
@@ -118,16 +127,16 @@ async def serve_callers(
     return Measured(percentiles[49], percentiles[98], tokens / seconds, len(texts) / seconds, outside / steps)
 
 
-async def serving_table(addresses: tuple[str, str], texts: list[str]) -> Table:
+async def serving_table(service: Service, texts: list[str]) -> Table:
     """Return the table over callers, beam sizes and alignment."""
     table = Table(title=f"Serving {BUNDLE}, {len(texts)} sentences a row")
     for heading in ("callers", "beam", "alignment", "p50 ms", "p99 ms", "tokens/s", "sentences/s", "outside ORT"):
         table.add_column(heading, justify="right")
     alignments = (pb.ALIGNMENT_DETAIL_UNSPECIFIED, pb.ALIGNMENT_DETAIL_PIECES)
-    await serve_callers(addresses, texts[:64], 8, pb.TranslateRequest())  # caches and threads warm up uncounted
+    await serve_callers(service, texts[:64], 8, pb.TranslateRequest())  # caches and threads warm up uncounted
     for callers, beam_size, alignment in itertools.product(CALLERS, BEAM_SIZES, alignments):
         request = pb.TranslateRequest(options=pb.DecodingOptions(beam_size=beam_size), alignment=alignment)
-        row = await serve_callers(addresses, texts, callers, request)
+        row = await serve_callers(service, texts, callers, request)
         table.add_row(
             str(callers),
             str(beam_size),
@@ -157,8 +166,11 @@ def main() -> None:
         console.print(f"Training: {speed:,.0f} target tokens/s, {described}")
     half = arguments.sentences // 2
     texts = [text for pair in zip(*(_sources(file, half) for file in TEXTS), strict=True) for text in pair]
-    with served() as addresses:
-        console.print(asyncio.run(serving_table(addresses, texts)))
+    with served() as service:
+        table = asyncio.run(serving_table(service, texts))
+        memory = _peak_memory_mib(service.process_id)
+    console.print(f"Service: ready {service.startup_seconds:.2f} s after its start; at most {memory:.0f} MiB of memory")
+    console.print(table)
 
 
 def _sources(file: Path, count: int) -> list[str]:
@@ -175,6 +187,12 @@ def _scraped(address: str) -> dict[str, float]:
                 name, value = line.split("{")[0].split(" ")[0], line.rsplit(" ", 1)[1]
                 totals[name] = totals.get(name, 0.0) + float(value)
     return totals
+
+
+def _peak_memory_mib(process_id: int) -> float:
+    """Return the largest resident size a process has had (Linux)."""
+    status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) / 1024  # type: ignore[union-attr]
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ import torch
 
 from training.checkpoint import read_tensors
 from training.config import ScheduleConfig
-from training.errors import InvalidCheckpoint, TrainingDiverged
+from training.errors import InvalidCheckpoint, OutOfMemory, TrainingDiverged
 from training.loop import learning_rate, train
 
 
@@ -95,6 +95,23 @@ def test_a_checkpoint_of_another_run_is_refused(config_file: Path, tmp_path: Pat
     config_file.write_text(config_file.read_text(encoding="utf-8").replace("hidden = 32", "hidden = 48"))
     with pytest.raises(InvalidCheckpoint, match="other model"):
         train(config_file, tmp_path / "out")
+
+
+def test_a_model_that_does_not_fit_is_refused_with_what_to_lower(config_file: Path, tmp_path: Path) -> None:
+    text = config_file.read_text(encoding="utf-8")
+    config_file.write_text(text.replace("embedding = 16", "embedding = 10_000_000_000_000"))
+    with pytest.raises(OutOfMemory, match=r"schedule\.batch_tokens or the sizes"):
+        train(config_file, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(small_run: str, tmp_path: Path) -> None:
+    file, output = tmp_path / "run.toml", tmp_path / "out"
+    file.write_text(small_run.replace("seed = 3", "seed = 3\ndevices = 2"))
+    subprocess.run([sys.executable, "-m", "training", str(file), str(output)], check=True, capture_output=True)
+    assert [record["step"] for record in records(output, "validation")] == [6, 12]
+    losses = [record["loss"] for record in records(output, "validation")]
+    assert losses[1] < losses[0]
 
 
 def test_a_mistake_is_one_line_without_a_traceback(tmp_path: Path) -> None:
