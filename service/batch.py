@@ -25,7 +25,8 @@ from bundle.search import (
     advance,
     reorder,
 )
-from service.engine import Engine, Wanted, padded
+from bundle.sessions import padded
+from service.engine import Engine, Wanted
 
 
 @dataclass(frozen=True)

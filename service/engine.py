@@ -21,10 +21,10 @@ from bundle import manifest as manifests
 from bundle.errors import InvalidBundle
 from bundle.manifest import Manifest
 from bundle.search import EncodedBatch, StepOutput
+from bundle.sessions import encoder_inputs, session_entries
 from service.errors import BundleRefused, DeviceUnavailable
 from service.metrics import Metrics
 
-_SOURCE_MULTIPLE = 16
 _ENCODER_SIDE = ("encoder_states", "attention_keys")
 _ATTENTION = ("attention_scores", "attention_weights", "attention_query")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -95,14 +95,11 @@ class Engine:
 
     def encode(self, sources: Sequence[Sequence[int]]) -> EncodedBatch:
         """Return the encoder side of ``sources``, each with its end of sentence."""
-        lengths = np.array([len(source) for source in sources], np.int64)
-        source_ids = np.full((len(sources), padded(int(lengths.max()))), self.manifest.special_ids.pad, np.int64)
-        for row, source in enumerate(sources):
-            source_ids[row, : len(source)] = source
+        inputs = encoder_inputs(sources, self.manifest.special_ids.pad)
         fetches = [*self._encoder_side, *(f"initial_{name}" for name in self._state_names)]
-        outputs = self._run("encoder", fetches, {"source_ids": source_ids, "source_lengths": lengths})
+        outputs = self._run("encoder", fetches, inputs)
         return EncodedBatch(
-            source_lengths=lengths,
+            source_lengths=inputs["source_lengths"],
             encoder_side={name: outputs[name] for name in self._encoder_side},
             initial_state={name: outputs[f"initial_{name}"] for name in self._state_names},
         )
@@ -159,8 +156,8 @@ class Engine:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Waiting threads that spin would take the processor from the event loop, and from each other in a container.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for name, value in session_entries().items():
+            options.add_session_config_entry(name, value)
         try:
             session = self._runtime.InferenceSession(file, options, providers=providers)
         except Exception as error:  # the runtime's own error classes share no other ancestor
@@ -190,11 +187,6 @@ class Engine:
         runtime.model_loaded.labels(model).set_to_current_time()
         runtime.model_load_seconds.labels(model).set(load_seconds)
         runtime.provider.labels(model, provider).set(1)
-
-
-def padded(length: int) -> int:
-    """Return the source axis used for ``length`` tokens."""
-    return -(-length // _SOURCE_MULTIPLE) * _SOURCE_MULTIPLE
 
 
 def usable_processors() -> int:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import structlog
 
+from bundle.sessions import padded
 from service.batch import Decoded, Job, RunningBatch, Seat
-from service.engine import Engine, padded
+from service.engine import Engine
 from service.errors import DeadlinePassed, Draining, EngineUnready, QueueFull, ServiceError
 from service.metrics import Metrics
 

@@ -1,0 +1,86 @@
+"""What a bundle says about itself: quality on test sets, and reference histograms that drift is measured against."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bundle.decomposition import AttentionRecord
+from bundle.search import SearchResult
+from bundle.tokenizer import Tokenizer
+from exporters.decoding import Explained, Ids, Translator
+from exporters.runtime import OnnxModel
+from exporters.sampling import Pairs
+from training.evaluation import Scores, score
+
+BEAM_SIZE = 4
+
+# Upper bounds of the bins; one more bin holds what lies above. The service's metrics have the same.
+_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
+_SHARE = (-0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
+_LOG_PROBABILITY = (-10.0, -7.0, -5.0, -4.0, -3.0, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.2, -0.1, -0.05, -0.01)
+_BINS: dict[str, tuple[float, ...]] = {
+    "source_length_tokens": _TOKENS,
+    "target_length_tokens": _TOKENS,
+    "alignment_entropy_nats": _NATS,
+    "decomposition_delta_ratio": _SHARE,
+    "token_log_probability_nats": _LOG_PROBABILITY,
+}
+
+
+def source_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return texts as ids, end of sentence included."""
+    return [[*tokenizer.encode_ids(text), tokenizer.eos_id] for text in texts]
+
+
+def evaluate(translator: Translator, tokenizer: Tokenizer, pairs: Pairs) -> tuple[list[SearchResult], Scores]:
+    """Return the translations of the sources (beam 4) and their scores against the targets."""
+    results = translator.translate(source_ids(tokenizer, [source for source, _ in pairs]), BEAM_SIZE)
+    texts = [tokenizer.decode(result.hypotheses[0].token_ids) for result in results]
+    return results, score(texts, [target for _, target in pairs])
+
+
+def quality(scores: Scores) -> dict[str, dict[str, Any]]:
+    """Return the figures of one test set as the manifest keeps them."""
+    return {
+        "BLEU": {"value": round(scores.bleu, 2), "signature": scores.bleu_signature},
+        "chrF": {"value": round(scores.chrf, 2), "signature": scores.chrf_signature},
+    }
+
+
+def reference_histograms(
+    model: OnnxModel, sources: Sequence[Ids], results: Sequence[SearchResult], explained: Explained | None
+) -> dict[str, Any]:
+    """Return counts a sentence, by the name of the service's metric (without ``interlinear_``).
+
+    Each is ``{"upper_bounds": [...], "counts": [...]}`` with one count more than bounds, of the values above them all.
+    """
+    values: dict[str, list[float]] = {name: [] for name in _BINS}
+    for source, result in zip(sources, results, strict=True):
+        best, trace = result.hypotheses[0], result.traces[0]
+        values["source_length_tokens"].append(len(source))
+        values["target_length_tokens"].append(len(best.token_ids))
+        values["token_log_probability_nats"].append(best.log_probability / len(best.token_ids))
+        if trace.attention_weights is not None:
+            values["alignment_entropy_nats"].append(_entropy(trace.attention_weights))
+        if explained is not None and trace.attention_scores is not None and trace.attention_queries is not None:
+            keys = model.encode([source]).encoder_side["attention_keys"][0, : len(source)]
+            record = AttentionRecord(trace.attention_scores, trace.attention_queries, keys, source, best.token_ids)
+            without_delta = float(explained.decompose(record).shares[:2, :2].sum())
+            values["decomposition_delta_ratio"].append(1.0 - without_delta)
+    return {name: _histogram(found, _BINS[name]) for name, found in values.items() if found}
+
+
+def _entropy(weights: np.ndarray) -> float:
+    """Return the mean entropy of the rows, in nats."""
+    safe = np.where(weights > 0, weights, 1.0).astype(np.float64)
+    return float(-(weights * np.log(safe)).sum(axis=1).mean())
+
+
+def _histogram(values: Sequence[float], upper_bounds: Sequence[float]) -> dict[str, list[float]]:
+    places = np.searchsorted(upper_bounds, values, side="left")
+    return {
+        "upper_bounds": list(upper_bounds),
+        "counts": np.bincount(places, minlength=len(upper_bounds) + 1).tolist(),
+    }

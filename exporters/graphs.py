@@ -1,0 +1,240 @@
+"""A model's ``encode`` and ``step`` as two ONNX graphs, traced through the interface and blind to the architecture.
+
+Axes are those of the bundle's graphs: batch, beam, source and k are dynamic, the others are sizes of the model.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bundle import manifest as manifests
+from training.models.interface import Encoded, TranslationModel
+from training.models.recurrence import BidirectionalLayer
+
+OPSET = 22  # the first whose GRU is the current one
+
+_ENCODER_SIDE_AXES = {"encoder_states": ("batch", "source", "hidden"), "attention_keys": ("batch", "source", "key")}
+_TRACED_AXES = {
+    "attention_scores": ("batch", "beam", "source"),
+    "attention_weights": ("batch", "beam", "source"),
+    "attention_query": ("batch", "beam", "key"),
+    "context": ("batch", "beam", "hidden"),
+}
+_DYNAMIC_AXES = ("batch", "beam", "source", "k")
+_EXAMPLE_SIZES = {"batch": 2, "beam": 3, "source": 32, "k": 5}  # the tracer would freeze a size of 0 or 1
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The two graphs of a bundle by name (``bundle.manifest.GRAPHS``), and their declared inputs and outputs."""
+
+    models: dict[str, onnx_ir.Model]
+    signature: dict[str, manifests.Graph]
+
+    def serialized(self) -> dict[str, bytes]:
+        """Return the content of each graph's file, by graph name; equal models give equal bytes."""
+        return {
+            name: onnx_ir.to_proto(model).SerializeToString(deterministic=True) for name, model in self.models.items()
+        }
+
+
+def export_graphs(model: TranslationModel) -> Graphs:
+    """Return the float32 graphs of ``model``, which stays as it was."""
+    model = _with_gru_operators(copy.deepcopy(model).cpu().float()).eval()
+    batch, beam, source = (_EXAMPLE_SIZES[axis] for axis in ("batch", "beam", "source"))
+    source_ids, source_lengths = torch.ones(batch, source, dtype=torch.long), torch.full((batch,), source)
+    previous = torch.ones(batch, beam, dtype=torch.long)
+    with torch.no_grad():
+        encoded = model.encode(source_ids, source_lengths)
+        state = {name: tensor[:, None].repeat(1, beam, 1) for name, tensor in encoded.initial_state.items()}
+        stepped = model.step(previous, state, encoded)
+    traced = [name for name in _TRACED_AXES if getattr(stepped, name) is not None]
+    signature = _signature(model, list(encoded.encoder_side), traced)
+    step_inputs = (previous, state, encoded.encoder_side, source_lengths, torch.tensor([_EXAMPLE_SIZES["k"]]))
+    models = {
+        "encoder": _export(_Encode(model), (source_ids, source_lengths), signature["encoder"]),
+        "decoder_step": _export(_Step(model, traced), step_inputs, signature["decoder_step"]),
+    }
+    return Graphs(models, signature)
+
+
+class _Encode(nn.Module):
+    """``encode`` with tensors in and tensors out."""
+
+    def __init__(self, model: TranslationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, source_ids: Int[Tensor, "batch source"], source_lengths: Int[Tensor, "batch"]
+    ) -> tuple[Tensor, ...]:
+        encoded = self.model.encode(source_ids, source_lengths)
+        return (*encoded.encoder_side.values(), *encoded.initial_state.values())
+
+
+class _Step(nn.Module):
+    """``step`` with tensors in and tensors out, and the best ``candidates`` tokens of each row."""
+
+    def __init__(self, model: TranslationModel, traced: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.traced = model, traced
+
+    def forward(
+        self,
+        previous_token_ids: Int[Tensor, "batch beam"],
+        state: dict[str, Tensor],
+        encoder_side: dict[str, Tensor],
+        source_lengths: Int[Tensor, "batch"],
+        candidates: Int[Tensor, "1"],
+    ) -> tuple[Tensor, ...]:
+        stepped = self.model.step(previous_token_ids, state, Encoded(source_lengths, encoder_side, {}))
+        # The operator itself, because torch.topk takes no k that is a tensor. It gives ties to the lower token id.
+        best, token_ids = torch.onnx.ops.symbolic_multi_out(
+            "TopK",
+            (stepped.log_probabilities, candidates),
+            {"axis": -1, "largest": 1, "sorted": 1},
+            dtypes=(torch.float32, torch.int64),
+            shapes=((*previous_token_ids.shape, _EXAMPLE_SIZES["k"]),) * 2,
+            version=11,
+        )
+        traced = [getattr(stepped, name) for name in self.traced]
+        return (token_ids, best, stepped.log_probabilities, *traced, *stepped.state.values())
+
+
+class _GruOperator(nn.Module):
+    """A bidirectional layer as one ONNX GRU operator, which honours ``sequence_lens`` and so never reads padding."""
+
+    def __init__(self, layer: BidirectionalLayer) -> None:
+        super().__init__()
+        readers = (layer.forward_reader, layer.backward_reader)
+        self.hidden = layer.forward_reader.hidden_size
+        self.input_weights = _stacked(readers, "weight_ih_l0")
+        self.state_weights = _stacked(readers, "weight_hh_l0")
+        self.biases = _stacked(readers, "bias_ih_l0", "bias_hh_l0")
+
+    def forward(
+        self, inputs: Float[Tensor, "batch source input"], lengths: Int[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "batch source hidden"], Float[Tensor, "batch hidden"]]:
+        batch, source, _ = inputs.shape
+        states, last = torch.onnx.ops.symbolic_multi_out(
+            "GRU",
+            (inputs.transpose(0, 1), self.input_weights, self.state_weights, self.biases, lengths.to(torch.int32)),
+            {"direction": "bidirectional", "hidden_size": self.hidden, "linear_before_reset": 1},
+            dtypes=(torch.float32, torch.float32),
+            shapes=((source, 2, batch, self.hidden), (2, batch, self.hidden)),
+            version=OPSET,
+        )
+        return states.permute(2, 0, 1, 3).flatten(2), last.transpose(0, 1).flatten(1)
+
+
+def _with_gru_operators(model: TranslationModel) -> TranslationModel:
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BidirectionalLayer):
+            model.set_submodule(name, _GruOperator(module))
+    return model
+
+
+def _stacked(readers: Sequence[nn.GRU], *names: str) -> nn.Parameter:
+    """Return the parameters ``names`` of each reader end to end, gates in ONNX's order (update, reset, new)."""
+    parts = [torch.cat([_update_first(getattr(reader, name)) for name in names]) for reader in readers]
+    return nn.Parameter(torch.stack(parts))
+
+
+def _update_first(weight: Tensor) -> Tensor:
+    reset, update, new = weight.detach().chunk(3)
+    return torch.cat([update, reset, new])
+
+
+def _signature(
+    model: TranslationModel, encoder_side: Sequence[str], traced: Sequence[str]
+) -> dict[str, manifests.Graph]:
+    def tensor(name: str, *axes: str, dtype: str = "float32") -> manifests.Tensor:
+        return manifests.Tensor(name, dtype, axes)
+
+    side = tuple(tensor(name, *_ENCODER_SIDE_AXES[name]) for name in encoder_side)
+    lengths = tensor("source_lengths", "batch", dtype="int64")
+    names = [state.name for state in model.state]
+    return {
+        "encoder": manifests.Graph(
+            inputs=(tensor("source_ids", "batch", "source", dtype="int64"), lengths),
+            outputs=(*side, *(tensor(f"initial_{name}", "batch", "size") for name in names)),
+        ),
+        "decoder_step": manifests.Graph(
+            inputs=(
+                tensor("previous_token_ids", "batch", "beam", dtype="int64"),
+                *(tensor(name, "batch", "beam", "size") for name in names),
+                *side,
+                lengths,
+                tensor("candidates", "one", dtype="int64"),
+            ),
+            outputs=(
+                tensor("candidate_token_ids", "batch", "beam", "k", dtype="int64"),
+                tensor("candidate_log_probabilities", "batch", "beam", "k"),
+                tensor("log_probabilities", "batch", "beam", "vocabulary"),
+                *(tensor(name, *_TRACED_AXES[name]) for name in traced),
+                *(tensor(f"next_{name}", "batch", "beam", "size") for name in names),
+            ),
+        ),
+    }
+
+
+def _export(module: nn.Module, inputs: tuple[Any, ...], signature: manifests.Graph) -> onnx_ir.Model:
+    remaining = (_dynamic(tensor) for tensor in signature.inputs)
+    dynamic_shapes = tuple(
+        {name: next(remaining) for name in value} if isinstance(value, dict) else next(remaining) for value in inputs
+    )
+    with _quiet_tracing():
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            input_names=[tensor.name for tensor in signature.inputs],
+            output_names=[tensor.name for tensor in signature.outputs],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return _cleaned(program.model, signature)
+
+
+def _dynamic(tensor: manifests.Tensor) -> dict[int, str]:
+    return {place: axis for place, axis in enumerate(tensor.axes) if axis in _DYNAMIC_AXES}
+
+
+def _cleaned(model: onnx_ir.Model, signature: manifests.Graph) -> onnx_ir.Model:
+    """Return ``model`` with the declared axis names and without traces of the machine that exported it."""
+    for value, declared in zip(model.graph.outputs, signature.outputs, strict=True):
+        assert value.shape is not None
+        sizes = [axis if axis in _DYNAMIC_AXES else size for axis, size in zip(declared.axes, value.shape, strict=True)]
+        value.name, value.shape = declared.name, onnx_ir.Shape(sizes)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        for output in node.outputs:
+            output.metadata_props.clear()
+    return model
+
+
+@contextmanager
+def _quiet_tracing() -> Iterator[None]:
+    """Silence the tracer's remarks on itself; none of them is about the model."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

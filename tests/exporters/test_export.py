@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bundle import manifest as manifests
+from bundle import tables as component_tables
+from bundle.manifest import Manifest
+from exporters import __main__, parity
+from exporters.card import model_card
+from exporters.errors import ExportRefused, InvalidExportOptions
+from exporters.export import ExportOptions, export
+from training.config import CorpusConfig
+
+
+def options(checkpoint: Path, **changes: object) -> ExportOptions:
+    test = CorpusConfig(checkpoint.parent.parent / "dev.tsv", limit=10)
+    given = {"tables_sentences": 300, "parity_sentences": 20, "evaluations": {"digits": test}, **changes}
+    return ExportOptions(**given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the checkpoint, written over an older one."""
+    folder = tmp_path_factory.mktemp("bundles") / "digits"
+    folder.mkdir()
+    (folder / "of an older bundle").write_text("to go")
+    export(checkpoint, folder, options(checkpoint, replace=True))
+    return folder
+
+
+@pytest.fixture
+def manifest(exported_bundle: Path) -> Manifest:
+    return manifests.verify(exported_bundle)
+
+
+def test_a_bundle_is_whole_and_says_what_it_is_made_of(manifest: Manifest, checkpoint: Path) -> None:
+    assert (manifest.bundle_id, manifest.precision, manifest.architecture) == ("x-digits-x-reversed", "int8", "aed")
+    assert (manifest.limits.max_source_tokens, manifest.limits.max_target_tokens) == (21, 21)
+    assert [tensor.name for tensor in manifest.state] == ["decoder_state_0", "decoder_state_1"]
+    assert manifest.training["credit"] == "Made by a test."
+    assert manifest.training["steps"] == 60
+    assert manifest.quality["digits"]["BLEU"]["signature"].startswith("nrefs:1|case:mixed")
+    assert set(manifest.parity) == {"float32", "batch_invariance", "int8"}
+    assert parity.refusals(manifest.parity) == []
+    assert str(checkpoint.parent.parent.parent) not in json.dumps(manifest.training | manifest.reference)
+
+
+def test_the_tables_of_a_bundle_are_those_its_manifest_names(manifest: Manifest, exported_bundle: Path) -> None:
+    tables = component_tables.read(exported_bundle / manifests.TABLES_FILE)
+    assert manifest.tables is not None
+    assert (tables.digest, tables.sentences) == (manifest.tables.digest, 300)
+    assert manifest.tables.corpus.endswith("/train.tsv: 300 sentences")
+    assert tables.encoder.temporal_counts[0] == tables.decoder.temporal_counts[0] == 300
+    assert tables.decoder.input_counts[manifest.special_ids.bos] == 300
+
+
+def test_the_reference_histograms_count_every_sentence_of_the_sample(manifest: Manifest) -> None:
+    histograms = manifest.reference["histograms"]
+    assert set(histograms) == {
+        "source_length_tokens",
+        "target_length_tokens",
+        "alignment_entropy_nats",
+        "decomposition_delta_ratio",
+        "token_log_probability_nats",
+    }
+    for histogram in histograms.values():
+        assert len(histogram["counts"]) == len(histogram["upper_bounds"]) + 1
+        assert sum(histogram["counts"]) == manifest.reference["sentences"] == 20
+    lengths = histograms["source_length_tokens"]
+    assert sum(lengths["counts"][:1]) == 0  # at least one digit, and the end of sentence
+
+
+def test_the_card_is_generated_from_the_manifest(manifest: Manifest, exported_bundle: Path) -> None:
+    card = (exported_bundle / "README.md").read_text(encoding="utf-8")
+    assert card == model_card(manifest)
+    for part in ("Made by a test.", "CC0-1.0", "alignment_drift", manifest.quality["digits"]["chrF"]["signature"]):
+        assert part in card
+
+
+def test_a_bundle_that_fails_its_ledger_is_not_written_and_the_old_one_stays(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "MAX_LOG_PROBABILITY_DIFFERENCE", 0.0)
+    monkeypatch.setattr(parity, "MAX_ALIGNMENT_DRIFT", 0.0)
+    place = tmp_path / "bundle"
+    place.mkdir()
+    (place / "old").write_text("kept")
+    with pytest.raises(ExportRefused) as refused:
+        export(checkpoint, place, options(checkpoint, replace=True))
+    assert len(refused.value.reasons) >= 2
+    assert "float32: max_log_probability_difference" in refused.value.reasons[0]
+    assert any(reason.startswith("int8: alignment_drift") for reason in refused.value.reasons)
+    assert list(tmp_path.iterdir()) == [place]
+    assert (place / "old").read_text() == "kept"
+
+
+def test_an_existing_bundle_is_replaced_only_when_asked(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidExportOptions, match="exists"):
+        export(checkpoint, tmp_path, options(checkpoint))
+
+
+def test_the_command_says_in_one_line_what_was_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        (["--evaluation", "dev.tsv"], "must be NAME=FILE"),
+        (["--precision", "int4"], "one of float32, int8"),
+        ([], "not a whole checkpoint"),
+    ):
+        monkeypatch.setattr("sys.argv", ["exporters", str(tmp_path / "none"), str(tmp_path / "bundle"), *arguments])
+        assert __main__.main() == 1
+        assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

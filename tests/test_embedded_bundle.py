@@ -1,0 +1,92 @@
+"""The bundle that ships: whole, within its limits, as good as its card says, and the same bits in any company."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bundle import manifest as manifests
+from bundle.manifest import Manifest
+from bundle.search import EncodedBatch, SearchOptions, SearchResult, State, StepOutput, search
+from bundle.tokenizer import Tokenizer
+from service.engine import Engine, Wanted
+from service.metrics import Metrics
+from tests.service.edge import ROOT, service_process
+
+FOLDER = ROOT / "service" / "bundles" / "en-fr"
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return manifests.verify(FOLDER)
+
+
+def test_it_is_small_and_int8_and_its_tables_rest_on_a_hundred_thousand_sentences(manifest: Manifest) -> None:
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 24e6
+    assert (manifest.precision, manifest.source_language, manifest.target_language) == ("int8", "en", "fr")
+    assert manifest.tables is not None and manifest.tables.sentences >= 100_000
+
+
+def test_its_ledger_is_within_the_promised_bounds(manifest: Manifest) -> None:
+    exact = manifest.parity["float32"]
+    assert exact["sentences"] == 500
+    assert exact["max_log_probability_difference"]["value"] <= 1e-4
+    assert exact["different_greedy"]["value"] == exact["different_beam_4"]["value"] == 0
+    assert all(entry["value"] == 0 for entry in manifest.parity["batch_invariance"].values() if isinstance(entry, dict))
+
+
+def test_its_card_and_the_readme_tell_the_figures_and_the_credit_of_the_manifest(manifest: Manifest) -> None:
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert manifest.training["credit"] in card
+    assert manifest.quality
+    for name, figures in manifest.quality.items():
+        for text in (card, readme):
+            rows = " ".join(line for line in text.splitlines() if line.startswith(f"| {name} "))
+            assert f" {figures['bleu']['value']:.1f} " in rows and f" {figures['chrf']['value']:.1f} " in rows
+
+
+def test_translations_are_those_on_record() -> None:
+    """The record is made by tests/golden/README.md's command; a change that is not meant to change numbers keeps it."""
+    sources = (GOLDEN / "en-fr.source.txt").read_text(encoding="utf-8")
+    with service_process(FOLDER) as service:
+        main = "from service.command import main; main()"
+        command = [sys.executable, "-c", main, "translate", "--address", service.address]
+        finished = subprocess.run(command, input=sources, capture_output=True, text=True, check=True, encoding="utf-8")
+    assert finished.stdout == (GOLDEN / "en-fr.target.txt").read_text(encoding="utf-8")
+
+
+def test_real_sentences_get_the_same_bits_alone_and_in_any_company(metrics: Metrics) -> None:
+    engine, tokenizer = Engine(FOLDER, "cpu", 1, metrics), Tokenizer(FOLDER / "tokenizer.model")
+    generator = random.Random(11)
+    words = (GOLDEN / "en-fr.source.txt").read_text(encoding="utf-8").split()
+    texts = [" ".join(generator.choices(words, k=generator.choice((1, 3, 7, 12, 25, 40)))) for _ in range(120)]
+    sources = [[*tokenizer.encode_ids(text), engine.manifest.special_ids.eos] for text in texts]
+    for beam_size in (1, 4):
+        alone = [_searched(engine, [source], beam_size)[0] for source in sources]
+        order = list(range(len(sources)))
+        generator.shuffle(order)
+        while order:
+            count = generator.randint(2, 24)
+            rows, order = order[:count], order[count:]
+            for row, result in zip(rows, _searched(engine, [sources[row] for row in rows], beam_size), strict=True):
+                assert result.hypotheses == alone[row].hypotheses
+                for found, expected in zip(result.traces, alone[row].traces, strict=True):
+                    assert _bits(found.attention_scores) == _bits(expected.attention_scores)
+                    assert _bits(found.attention_weights) == _bits(expected.attention_weights)
+
+
+def _searched(engine: Engine, sources: list[list[int]], beam_size: int) -> list[SearchResult]:
+    def step(encoded: EncodedBatch, previous_token_ids: np.ndarray, state: State, candidates: int) -> StepOutput:
+        return engine.step(encoded, previous_token_ids, state, Wanted(candidates, attention=True))
+
+    options = [SearchOptions(max_target_tokens=30, beam_size=beam_size) for _ in sources]
+    return search(step, engine.encode(sources), options, engine.manifest.special_ids)
+
+
+def _bits(array: np.ndarray | None) -> bytes:
+    assert array is not None
+    return array.tobytes()
