@@ -95,6 +95,8 @@ def export(checkpoint_folder: Path, bundle_folder: Path, options: ExportOptions)
     """
     if bundle_folder.exists() and not options.replace:
         raise InvalidExportOptions(f"{bundle_folder} exists; remove it, choose another place or ask to replace it.")
+    if bundle_folder.exists() and not (bundle_folder / manifests.MANIFEST_FILE).exists():
+        raise InvalidExportOptions(f"{bundle_folder} holds no bundle, so it is not replaced; choose another place.")
     checkpoint = load_checkpoint(checkpoint_folder)
     partial = bundle_folder.with_name(f".{bundle_folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bundle.decomposition import conditioning_tokens
+from bundle.manifest import SpecialIds
 from bundle.tables import ComponentTables, Sums
 from exporters.runtime import OnnxModel
 from exporters.sampling import TrainingSample, batches, subset
@@ -126,8 +127,8 @@ def _merged(
 _loaded: list[OnnxModel] = []  # the model of a worker process, loaded once
 
 
-def _load(graphs: dict[str, bytes], special_ids: object) -> None:
-    _loaded.append(OnnxModel(graphs, special_ids, threads=1))  # type: ignore[arg-type]
+def _load(graphs: dict[str, bytes], special_ids: SpecialIds) -> None:
+    _loaded.append(OnnxModel(graphs, special_ids, threads=1))
 
 
 def _collect_loaded(sizes: TableSizes, shard: TokenizedCorpus) -> ComponentSums:

@@ -46,7 +46,7 @@ def test_its_card_and_the_readme_tell_the_figures_and_the_credit_of_the_manifest
     for name, figures in manifest.quality.items():
         for text in (card, readme):
             rows = " ".join(line for line in text.splitlines() if line.startswith(f"| {name} "))
-            assert f" {figures['bleu']['value']:.1f} " in rows and f" {figures['chrf']['value']:.1f} " in rows
+            assert f" {figures['BLEU']['value']:.1f} " in rows and f" {figures['chrF']['value']:.1f} " in rows
 
 
 def test_translations_are_those_on_record() -> None:

@@ -1,6 +1,5 @@
 """Models to export: random ones, narrow (fast) and wide (as wide as the shipped one), and a checkpoint."""
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,43 +12,10 @@ from exporters.graphs import Graphs, export_graphs
 from exporters.quantization import calibrate, quantize
 from exporters.runtime import OnnxModel
 from tests.exporters.text import random_batch
+from tests.reversal import train_reversal
 from training.evaluation import SPECIAL_IDS
-from training.loop import train
 from training.models.interface import TranslationModel
 from training.models.registry import build_model
-
-CONFIG = """
-seed = 3
-
-[data]
-source_language = "x-digits"
-target_language = "x-reversed"
-train = [{{ source = "{folder}/train.tsv" }}]
-dev = [{{ source = "{folder}/dev.tsv" }}]
-max_source_tokens = 20
-max_target_tokens = 20
-licence = "CC0-1.0"
-credit = "Made by a test."
-
-[vocabulary]
-size = 15
-character_coverage = 1.0
-
-[model]
-architecture = "aed"
-embedding = 16
-hidden = 32
-key = 16
-
-[schedule]
-steps = 60
-batch_tokens = 800
-learning_rate = 8e-3
-warmup_steps = 5
-decay_steps = 20
-validate_every = 60
-validation_sentences = 8
-"""
 
 
 @dataclass(frozen=True)
@@ -91,10 +57,4 @@ def wide() -> Exported:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Digits to be reversed, after a few seconds of training."""
     folder = tmp_path_factory.mktemp("digits")
-    generator = random.Random(5)
-    for name, count in (("train", 1500), ("dev", 30)):
-        strings = ["".join(generator.choices("0123456789", k=generator.randint(2, 8))) for _ in range(count)]
-        (folder / f"{name}.tsv").write_text("".join(f"{text}\t{text[::-1]}\n" for text in strings), encoding="utf-8")
-    (folder / "run.toml").write_text(CONFIG.format(folder=folder), encoding="utf-8")
-    train(folder / "run.toml", folder / "run")
-    return folder / "run" / "last"
+    return train_reversal(folder, 1500, embedding=16, hidden=32, key=16, layers=2, steps=60, validate_every=60)

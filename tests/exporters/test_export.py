@@ -24,7 +24,8 @@ def exported_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The bundle of the checkpoint, written over an older one."""
     folder = tmp_path_factory.mktemp("bundles") / "digits"
     folder.mkdir()
-    (folder / "of an older bundle").write_text("to go")
+    for name in ("manifest.json", "of an older bundle"):
+        (folder / name).write_text("to go")
     export(checkpoint, folder, options(checkpoint, replace=True))
     return folder
 
@@ -38,7 +39,7 @@ def test_a_bundle_is_whole_and_says_what_it_is_made_of(manifest: Manifest, check
     assert (manifest.bundle_id, manifest.precision, manifest.architecture) == ("x-digits-x-reversed", "int8", "aed")
     assert (manifest.limits.max_source_tokens, manifest.limits.max_target_tokens) == (21, 21)
     assert [tensor.name for tensor in manifest.state] == ["decoder_state_0", "decoder_state_1"]
-    assert manifest.training["credit"] == "Made by a test."
+    assert manifest.training["credit"] == "Made by tests/reversal.py."
     assert manifest.training["steps"] == 60
     assert manifest.quality["digits"]["BLEU"]["signature"].startswith("nrefs:1|case:mixed")
     assert set(manifest.parity) == {"float32", "batch_invariance", "int8"}
@@ -74,7 +75,12 @@ def test_the_reference_histograms_count_every_sentence_of_the_sample(manifest: M
 def test_the_card_is_generated_from_the_manifest(manifest: Manifest, exported_bundle: Path) -> None:
     card = (exported_bundle / "README.md").read_text(encoding="utf-8")
     assert card == model_card(manifest)
-    for part in ("Made by a test.", "CC0-1.0", "alignment_drift", manifest.quality["digits"]["chrF"]["signature"]):
+    for part in (
+        "Made by tests/reversal.py.",
+        "CC0-1.0",
+        "alignment_drift",
+        manifest.quality["digits"]["chrF"]["signature"],
+    ):
         assert part in card
 
 
@@ -85,19 +91,25 @@ def test_a_bundle_that_fails_its_ledger_is_not_written_and_the_old_one_stays(
     monkeypatch.setattr(parity, "MAX_ALIGNMENT_DRIFT", 0.0)
     place = tmp_path / "bundle"
     place.mkdir()
-    (place / "old").write_text("kept")
+    (place / manifests.MANIFEST_FILE).write_text("kept")
     with pytest.raises(ExportRefused) as refused:
         export(checkpoint, place, options(checkpoint, replace=True))
     assert len(refused.value.reasons) >= 2
     assert "float32: max_log_probability_difference" in refused.value.reasons[0]
     assert any(reason.startswith("int8: alignment_drift") for reason in refused.value.reasons)
     assert list(tmp_path.iterdir()) == [place]
-    assert (place / "old").read_text() == "kept"
+    assert (place / manifests.MANIFEST_FILE).read_text() == "kept"
 
 
-def test_an_existing_bundle_is_replaced_only_when_asked(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_existing_bundle_is_replaced_only_when_asked_and_another_folder_never(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("kept")
     with pytest.raises(InvalidExportOptions, match="exists"):
         export(checkpoint, tmp_path, options(checkpoint))
+    with pytest.raises(InvalidExportOptions, match="holds no bundle"):
+        export(checkpoint, tmp_path, options(checkpoint, replace=True))
+    assert (tmp_path / "precious").read_text() == "kept"
 
 
 def test_the_command_says_in_one_line_what_was_wrong(

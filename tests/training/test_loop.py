@@ -86,7 +86,9 @@ def test_a_run_that_gets_no_better_stops_early(config_file: Path, tmp_path: Path
         .replace("3e-3", "1e-12")
         .replace("validate_every = 6", "validate_every = 2")
     )
-    config_file.write_text(text + "patience = 3\naverage_decay = 0.0\nweight_decay = 0.0\n")
+    config_file.write_text(
+        text.replace("average_decay = 0.9", "average_decay = 0.0") + "patience = 3\nweight_decay = 0.0\n"
+    )
     assert train(config_file, tmp_path / "out").step < 500
 
 
