@@ -17,10 +17,10 @@ from bundle.manifest import Limits, Manifest, SpecialIds, TablesInfo
 from bundle.tables import ComponentTables
 from bundle.tokenizer import Tokenizer
 from exporters.card import model_card
-from exporters.decoding import Explained, Translator
 from exporters.errors import ExportRefused, InvalidExportOptions
-from exporters.figures import evaluate, quality, reference_histograms, source_ids
+from exporters.figures import evaluate, quality, reference_histograms
 from exporters.fitting import TableSizes, fit
+from exporters.forcing import Explained
 from exporters.graphs import Graphs, export_graphs
 from exporters.parity import (
     Contender,
@@ -37,6 +37,7 @@ from exporters.sampling import TrainingSample, batches, development_pairs, subse
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import CorpusConfig
 from training.corpus import read_pairs
+from training.translation import Translator, source_ids
 
 _CALIBRATION_STRIDE = 100  # one of so many sentences of the training sample
 _CALIBRATION_TOKENS = 2_048
@@ -182,7 +183,7 @@ class _Export:
         return OnnxModel(graphs.serialized(), self.special_ids)
 
     def _translator(self, model: OnnxModel) -> Translator:
-        return Translator(model, self.special_ids, self.limits)
+        return Translator(model, self.special_ids, self.limits.max_target_tokens)
 
     def _contender(self, model: OnnxModel) -> Contender:
         return Contender(model, *evaluate(self._translator(model), self.tokenizer, self.pairs))

@@ -8,10 +8,11 @@ import numpy as np
 from bundle.decomposition import AttentionRecord
 from bundle.search import SearchResult
 from bundle.tokenizer import Tokenizer
-from exporters.decoding import Explained, Ids, Translator
+from exporters.forcing import Explained
 from exporters.runtime import OnnxModel
 from exporters.sampling import Pairs
 from training.evaluation import Scores, score
+from training.translation import Ids, Translator, source_ids
 
 BEAM_SIZE = 4
 
@@ -27,11 +28,6 @@ _BINS: dict[str, tuple[float, ...]] = {
     "decomposition_delta_ratio": _SHARE,
     "token_log_probability_nats": _LOG_PROBABILITY,
 }
-
-
-def source_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Return texts as ids, end of sentence included."""
-    return [[*tokenizer.encode_ids(text), tokenizer.eos_id] for text in texts]
 
 
 def evaluate(translator: Translator, tokenizer: Tokenizer, pairs: Pairs) -> tuple[list[SearchResult], Scores]:

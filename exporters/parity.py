@@ -18,10 +18,11 @@ from jaxtyping import Float
 from bundle.decomposition import AttentionRecord
 from bundle.search import SearchResult
 from bundle.sessions import encoder_inputs
-from exporters.decoding import Explained, Forced, Ids, Translator, by_length, force, target_inputs
+from exporters.forcing import Explained, Forced, force, target_inputs
 from exporters.runtime import OnnxModel
-from training.evaluation import Scores, TorchStep
+from training.evaluation import Scores
 from training.models.interface import TranslationModel
+from training.translation import Ids, TorchStep, Translator, by_length
 
 MAX_LOG_PROBABILITY_DIFFERENCE = 1e-4  # nats
 MAX_BLEU_LOSS = 1.0
@@ -62,7 +63,7 @@ def compare_with_torch(model: TranslationModel, translator: Translator, text: Pa
     """
     onnx_model = translator.model
     assert isinstance(onnx_model, OnnxModel)
-    trained = Translator(TorchStep(model), translator.special_ids, translator.limits)
+    trained = Translator(TorchStep(model), translator.special_ids, translator.max_target_tokens)
     section: Section = {"sentences": len(text.sources)}
     difference = max(_log_probability_differences(model, onnx_model, text))
     section["max_log_probability_difference"] = _entry(difference, at_most=MAX_LOG_PROBABILITY_DIFFERENCE)

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.manifest import Limits
-from exporters.decoding import Translator
 from exporters.graphs import Graphs, export_graphs
 from exporters.quantization import calibrate, quantize
 from exporters.runtime import OnnxModel
@@ -16,6 +14,7 @@ from tests.reversal import train_reversal
 from training.evaluation import SPECIAL_IDS
 from training.models.interface import TranslationModel
 from training.models.registry import build_model
+from training.translation import Translator
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Exported:
     int8: OnnxModel
 
     def translator(self, precision: str) -> Translator:
-        return Translator(getattr(self, precision), SPECIAL_IDS, Limits(64, 24))
+        return Translator(getattr(self, precision), SPECIAL_IDS, 24)
 
 
 def exported(vocabulary: int, **sizes: int) -> Exported:

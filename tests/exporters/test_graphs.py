@@ -15,7 +15,8 @@ from exporters.graphs import export_graphs
 from exporters.runtime import OnnxModel
 from tests.exporters.conftest import Exported
 from tests.exporters.text import random_sources
-from training.evaluation import SPECIAL_IDS, TorchStep
+from training.evaluation import SPECIAL_IDS
+from training.translation import TorchStep
 
 LENGTHS = st.lists(st.integers(1, 150), min_size=1, max_size=9)
 STEP_TENSORS = ("candidate_token_ids", "candidate_log_probabilities", "state", "attention_query")

@@ -7,8 +7,8 @@ import torch
 from onnxruntime.quantization import quantize_dynamic
 
 from bundle.search import SearchResult
-from exporters.decoding import Explained, Translator, force
 from exporters.fitting import TableSizes, collect
+from exporters.forcing import Explained, force
 from exporters.parity import (
     Contender,
     ParityText,
@@ -22,6 +22,7 @@ from exporters.runtime import OnnxModel
 from tests.exporters.conftest import Exported
 from tests.exporters.text import random_corpus, random_sources
 from training.evaluation import SPECIAL_IDS, Scores
+from training.translation import Translator
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, 24).tolist()
 TEXT = ParityText(random_sources(40, LENGTHS, seed=8), random_sources(40, LENGTHS[::-1], seed=9))
@@ -60,7 +61,7 @@ def test_quantizing_by_the_batch_is_caught(narrow: Exported, tmp_path_factory: p
     (folder / "exact.onnx").write_bytes(graphs["decoder_step"])
     quantize_dynamic(folder / "exact.onnx", folder / "dynamic.onnx", op_types_to_quantize=["MatMul"])
     graphs["decoder_step"] = (folder / "dynamic.onnx").read_bytes()
-    translator = Translator(OnnxModel(graphs, SPECIAL_IDS, 1), SPECIAL_IDS, narrow.translator("int8").limits)
+    translator = Translator(OnnxModel(graphs, SPECIAL_IDS, 1), SPECIAL_IDS, narrow.translator("int8").max_target_tokens)
     reasons = refusals({"batch_invariance": check_batch_invariance(translator, TEXT.sources)})
     assert any("different_beam_4" in reason for reason in reasons)
 

@@ -6,9 +6,10 @@ from bundle.search import ALL_CANDIDATES
 from bundle.tokenizer import Tokenizer
 from training.config import VocabularyConfig
 from training.corpus import TokenizedCorpus, assemble
-from training.evaluation import TorchStep, corpus_loss, score, translate
+from training.evaluation import SPECIAL_IDS, corpus_loss, score
 from training.models.interface import TranslationModel
 from training.models.registry import build_model
+from training.translation import TorchStep, Translator, source_ids
 from training.vocabulary import EOS_ID, PAD_ID, train_vocabulary
 
 DIGITS = ["0123456789", "314159", "27", "9876543210"]
@@ -26,9 +27,10 @@ def model() -> TranslationModel:
 
 
 def test_a_translation_does_not_depend_on_its_batch(model: TranslationModel, tokenizer: Tokenizer) -> None:
-    together = translate(model, tokenizer, DIGITS, beam_size=4)
+    translator = Translator(TorchStep(model), SPECIAL_IDS, max_target_tokens=30)
+    together = translator.translate(source_ids(tokenizer, DIGITS), beam_size=4)
     for text, found in zip(DIGITS, together, strict=True):
-        [alone] = translate(model, tokenizer, [text], beam_size=4)
+        [alone] = translator.translate(source_ids(tokenizer, [text]), beam_size=4)
         assert alone.hypotheses[0].token_ids == found.hypotheses[0].token_ids
         assert alone.hypotheses[0].log_probability == pytest.approx(found.hypotheses[0].log_probability, abs=1e-5)
 
