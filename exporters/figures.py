@@ -21,7 +21,7 @@ _TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 _SHARE = (-0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
 _LOG_PROBABILITY = (-10.0, -7.0, -5.0, -4.0, -3.0, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.2, -0.1, -0.05, -0.01)
-_BINS: dict[str, tuple[float, ...]] = {
+REFERENCE_BINS: dict[str, tuple[float, ...]] = {
     "source_length_tokens": _TOKENS,
     "target_length_tokens": _TOKENS,
     "alignment_entropy_nats": _NATS,
@@ -52,7 +52,7 @@ def reference_histograms(
 
     Each is ``{"upper_bounds": [...], "counts": [...]}`` with one count more than bounds, of the values above them all.
     """
-    values: dict[str, list[float]] = {name: [] for name in _BINS}
+    values: dict[str, list[float]] = {name: [] for name in REFERENCE_BINS}
     for source, result in zip(sources, results, strict=True):
         best, trace = result.hypotheses[0], result.traces[0]
         values["source_length_tokens"].append(len(source))
@@ -65,7 +65,7 @@ def reference_histograms(
             record = AttentionRecord(trace.attention_scores, trace.attention_queries, keys, source, best.token_ids)
             without_delta = float(explained.decompose(record).shares[:2, :2].sum())
             values["decomposition_delta_ratio"].append(1.0 - without_delta)
-    return {name: _histogram(found, _BINS[name]) for name, found in values.items() if found}
+    return {name: _histogram(found, REFERENCE_BINS[name]) for name, found in values.items() if found}
 
 
 def _entropy(weights: np.ndarray) -> float:

@@ -75,10 +75,12 @@ def save_checkpoint(
 
 
 def recover(folder: Path) -> None:
-    """Put the previous checkpoint back in place if a crash came between the two renames of ``save_checkpoint``."""
-    previous = folder.with_name(folder.name + ".previous")
-    if previous.exists() and not folder.exists():
-        previous.rename(folder)
+    """Put the previous checkpoint back in place if a crash came between the two renames of ``save_checkpoint``.
+
+    For the trainer alone: a reader must not rename what a trainer may be about to write.
+    """
+    if _whole(folder) != folder:
+        _whole(folder).rename(folder)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -87,7 +89,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         InvalidCheckpoint: A file is missing or damaged, or weights and configuration disagree.
     """
-    recover(folder)
+    folder = _whole(folder)
     try:
         config_text = (folder / "config.toml").read_text(encoding="utf-8")
         vocabulary = (folder / "tokenizer.model").read_bytes()
@@ -95,7 +97,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise InvalidCheckpoint(f"{folder} is not a whole checkpoint: {error}.") from error
     progress = read_progress(folder)
     config = parse_config(config_text)
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=vocabulary).get_piece_size()
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=vocabulary).get_piece_size()
+    except RuntimeError as error:
+        raise InvalidCheckpoint(f"{folder / 'tokenizer.model'} is damaged: {error}.") from error
     model = build_model(config.model, pieces)
     load_weights(model, read_tensors(folder, "model"))
     return Checkpoint(config, config_text, model.eval(), vocabulary, progress)
@@ -143,3 +148,9 @@ def load_weights(model: TranslationModel, tensors: Mapping[str, Tensor]) -> None
         raise InvalidCheckpoint(f"weights do not fit the model: {'; '.join(sorted(faults))}.")
     for name, parameter in own.items():
         parameter.data.copy_(tensors[name])
+
+
+def _whole(folder: Path) -> Path:
+    """Return where the checkpoint stands now: in its place, or beside it between the two renames of a save."""
+    previous = folder.with_name(folder.name + ".previous")
+    return previous if previous.exists() and not folder.exists() else folder

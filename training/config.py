@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -87,9 +87,9 @@ class RunConfig:
     schedule: ScheduleConfig
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     seed: int = 1
-    device: str = "cpu"
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     devices: _Positive = 1
-    precision: str = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
 
 def read_config(file: Path) -> RunConfig:

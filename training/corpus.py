@@ -6,6 +6,7 @@ Axes: batch = sentence pairs, source / target = tokens, padded to the longest of
 import gzip
 import itertools
 import lzma
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ class TokenizedCorpus:
 def read_pairs(config: CorpusConfig) -> tuple[list[tuple[str, str]], Counter[str]]:
     """Return the usable pairs of a corpus, and how many lines were left out for each reason.
 
-    Left out: lines that are not UTF-8, have no tab or more than one, or lack a side. The tatoeba downloads carry an
-    attribution in a third column; a TSV line with exactly three columns keeps its first two.
+    A line has two columns, or three of which the last is ignored (Tatoeba's downloads carry an attribution there). Left
+    out are lines that are not UTF-8, have another number of columns, or lack a side.
 
     Raises:
         InvalidCorpus: A file is missing or damaged, the two files differ in length, or no pair is usable.
@@ -72,7 +73,7 @@ def read_pairs(config: CorpusConfig) -> tuple[list[tuple[str, str]], Counter[str
                 pairs.append((line[0].strip(), line[1].strip()))
             if config.limit is not None and len(pairs) >= config.limit:
                 break
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise InvalidCorpus(f"cannot read {config.source}: {error}. Check the path and that it is complete.") from error
     if not pairs:
         raise InvalidCorpus(

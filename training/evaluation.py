@@ -16,7 +16,6 @@ from training.translation import TorchStep, Translator, source_ids
 from training.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 _BATCH_TOKENS = 4096
-_MAX_TARGET_TOKENS = 128
 
 SPECIAL_IDS = SpecialIds(pad=PAD_ID, unk=UNK_ID, bos=BOS_ID, eos=EOS_ID)
 
@@ -45,7 +44,7 @@ def validate(model: TranslationModel, text: PreparedText, sentences: int) -> dic
     BLEU and chrF are of greedy translations of the first ``sentences`` of each set.
     """
     tokenizer = Tokenizer(text.vocabulary)
-    translator = Translator(TorchStep(model), SPECIAL_IDS, _MAX_TARGET_TOKENS)
+    translator = Translator(TorchStep(model), SPECIAL_IDS, text.max_target_tokens)
     figures: dict[str, Any] = {f"{dev.name}_loss": corpus_loss(model, dev.corpus) for dev in text.dev}
     figures = {"loss": sum(figures.values()) / len(figures), **figures}
     for dev in text.dev:

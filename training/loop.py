@@ -45,13 +45,17 @@ def train(config_file: Path, output: Path) -> Progress:
     fabric = lightning_fabric.Fabric(
         accelerator=config.device,
         devices=config.devices,
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=config.precision,
     )
     fabric.launch()
     reporter = Reporter(output, speaks=fabric.is_global_zero)
     try:
-        with fabric.rank_zero_first():  # one process makes the vocabulary, the others read it
-            text = prepare_text(config, output / "tokenizer.model", reporter)
+        last = output / "last"
+        if fabric.is_global_zero:
+            recover(last)
+        fabric.barrier()
+        vocabulary = (last / "tokenizer.model").read_bytes() if last.exists() else None
+        text = prepare_text(config, vocabulary, reporter)
         run = _Run(fabric, config, config_text, text, reporter)
         return run.go_on()
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
@@ -88,7 +92,6 @@ class _Run:
         self.model, self.optimizer = fabric.setup(self.raw, optimizer)
         self.progress = Progress()
         self.stop_requested = False
-        recover(self.output / "last")
         if (self.output / "last").exists():
             self._resume(self.output / "last")
         count = sum(parameter.numel() for parameter in self.raw.parameters())
@@ -224,18 +227,18 @@ class _Run:
         save_checkpoint(self.output / name, self.config_text, self.text.vocabulary, self.progress, weights)
 
     def _resume(self, folder: Path) -> None:
-        """Take up weights, moments and progress; only the schedule, the device and the precision may differ.
+        """Take up weights, moments and progress; schedule, corpus weights, device and precision may differ.
 
         Raises:
             InvalidCheckpoint: The checkpoint belongs to another model, corpus or seed.
         """
-        before = asdict(parse_config((folder / "config.toml").read_text(encoding="utf-8")))
-        now = asdict(self.config)
-        changed = [key for key in ("data", "vocabulary", "model", "seed") if before[key] != now[key]]
+        before = _identity(parse_config((folder / "config.toml").read_text(encoding="utf-8")))
+        now = _identity(self.config)
+        changed = [key for key in now if before[key] != now[key]]
         if changed:
             raise InvalidCheckpoint(
                 f"{folder} was made with other {', '.join(changed)}. Choose a new output folder, or restore the run's "
-                "configuration (only schedule, device and precision may change when a run is resumed)."
+                "configuration (only schedule, corpus weights, device and precision may change when a run is resumed)."
             )
         tensors = read_tensors(folder, "resume")
         load_weights(self.averaged, read_tensors(folder, "model"))
@@ -281,6 +284,14 @@ def learning_rate(schedule: ScheduleConfig, step: int) -> float:
     rise = min(1.0, step / max(1, schedule.warmup_steps))
     fall = min(1.0, (schedule.steps - step + 1) / max(1, schedule.decay_steps))
     return schedule.learning_rate * min(rise, fall)
+
+
+def _identity(config: RunConfig) -> dict[str, object]:
+    """Return what a resumed run must share with the run it continues."""
+    fields = asdict(config)
+    for corpus in fields["data"]["train"]:
+        del corpus["weight"]
+    return {name: fields[name] for name in ("data", "vocabulary", "model", "seed")}
 
 
 def _parameter_groups(model: TranslationModel, schedule: ScheduleConfig) -> list[dict[str, object]]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import sentencepiece
 
@@ -26,15 +25,19 @@ class DevelopmentSet:
 
 @dataclass(frozen=True)
 class PreparedText:
-    """Everything a run reads: the serialized vocabulary, training corpora and development sets."""
+    """Everything a run reads: the serialized vocabulary, training corpora and development sets.
+
+    ``max_target_tokens`` is the longest translation, the end mark included, as in the bundle made of the run.
+    """
 
     vocabulary: bytes
+    max_target_tokens: int
     train: list[TokenizedCorpus]
     dev: list[DevelopmentSet]
 
 
-def prepare_text(config: RunConfig, vocabulary_file: Path, reporter: Reporter) -> PreparedText:
-    """Return the text of a run; the vocabulary is read from ``vocabulary_file``, or trained and written there.
+def prepare_text(config: RunConfig, vocabulary: bytes | None, reporter: Reporter) -> PreparedText:
+    """Return the text of a run; without the ``vocabulary`` of a checkpoint, one is trained on the training side.
 
     Raises:
         InvalidCorpus: A corpus is missing, damaged, or empty after filtering.
@@ -42,13 +45,9 @@ def prepare_text(config: RunConfig, vocabulary_file: Path, reporter: Reporter) -
     """
     data = config.data
     read = [_read(corpus, reporter) for corpus in data.train]
-    if vocabulary_file.exists():
-        vocabulary = vocabulary_file.read_bytes()
-    else:
+    if vocabulary is None:
         reporter.say(f"training a vocabulary of {config.vocabulary.size} pieces")
         vocabulary = train_vocabulary(_sentences(read), config.vocabulary, config.seed)
-        vocabulary_file.parent.mkdir(parents=True, exist_ok=True)
-        vocabulary_file.write_bytes(vocabulary)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
 
     def ids(corpus: CorpusConfig, pairs: Pairs) -> TokenizedCorpus:
@@ -62,7 +61,7 @@ def prepare_text(config: RunConfig, vocabulary_file: Path, reporter: Reporter) -
         pairs = _read(corpus, reporter)
         name = f"{corpus.source.parent.name}-{corpus.source.name.split('.')[0]}"
         dev.append(DevelopmentSet(name, ids(corpus, pairs), pairs))
-    return PreparedText(vocabulary, train, dev)
+    return PreparedText(vocabulary, data.max_target_tokens + 1, train, dev)
 
 
 def _read(corpus: CorpusConfig, reporter: Reporter) -> Pairs:

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -55,7 +54,6 @@ def training_speed(pairs: int, steps: int) -> tuple[float, str]:
     """Return the median target tokens a second of the recipe's model, and what was trained."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        shutil.copy(BUNDLE / "tokenizer.model", run / "tokenizer.model")
         text = RECIPE.read_text(encoding="utf-8")
         text = re.sub(r"(?m)^(source = .*)$", rf"\1\nlimit = {pairs}", text)
         for name, value in (("steps", steps), ("validate_every", steps), ("validation_sentences", 1)):

@@ -29,6 +29,12 @@ def test_what_is_saved_is_loaded(saved: Path, small_run: str) -> None:
     assert (again / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
 
 
+def test_a_damaged_vocabulary_is_refused(saved: Path) -> None:
+    (saved / "tokenizer.model").write_bytes(b"not a model")
+    with pytest.raises(InvalidCheckpoint, match=r"tokenizer\.model is damaged"):
+        load_checkpoint(saved)
+
+
 @pytest.mark.parametrize("name", ["config.toml", "tokenizer.model", "progress.json", "model.safetensors"])
 def test_an_incomplete_checkpoint_is_refused_by_the_missing_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
@@ -54,6 +60,7 @@ def test_weights_of_another_shape_are_refused_by_name(saved: Path) -> None:
 
 def test_a_crash_between_the_two_renames_loses_nothing(saved: Path) -> None:
     saved.rename(saved.with_name("best.previous"))
+    assert load_checkpoint(saved).progress.step == 7 and not saved.exists(), "a reader renames nothing"
     recover(saved)
     assert load_checkpoint(saved).progress.step == 7
 

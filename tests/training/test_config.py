@@ -35,6 +35,7 @@ def test_every_recipe_can_be_read_and_describes_a_model(recipe: Path) -> None:
         (WHOLE.replace('train = [{ source = "a.tsv" }]', "train = []"), "data.train"),
         (WHOLE + "label_smoothing = 1.5", "schedule.label_smoothing"),
         (WHOLE.replace('"en"', '"English!"'), "data.source_language"),
+        ('precision = "16-mixed"\n' + WHOLE, "precision"),
         (WHOLE + "[", "not TOML"),
     ],
 )

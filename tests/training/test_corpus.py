@@ -58,12 +58,18 @@ def test_bad_lines_are_counted_by_reason_and_the_good_ones_kept(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"no tab\n", "no usable pair"), (b"\x1f\x8b broken", "cannot read"), (None, "cannot read")],
+    [
+        (gzip.compress(b"no tab\n"), "no usable pair"),
+        (b"\x1f\x8b broken", "cannot read"),
+        (gzip.compress(b"one\tun\n" * 99)[:-12] + b"\xff" * 12, "cannot read"),
+        (gzip.compress(b"one\tun\n" * 99, mtime=0)[:12] + b"\xff" * 40, "cannot read"),
+        (None, "cannot read"),
+    ],
 )
 def test_an_unusable_corpus_is_refused_by_name(tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "a.tsv.gz"
     if content is not None:
-        file.write_bytes(gzip.compress(content) if b"tab" in content else content)
+        file.write_bytes(content)
     with pytest.raises(InvalidCorpus, match=message):
         read_pairs(CorpusConfig(file))
 

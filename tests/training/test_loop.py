@@ -116,6 +116,13 @@ def test_two_processes_train_one_model(small_run: str, tmp_path: Path) -> None:
     assert losses[1] < losses[0]
 
 
+def test_a_resumed_run_may_weigh_its_corpora_anew(config_file: Path, tmp_path: Path) -> None:
+    train(config_file, tmp_path / "out")
+    text = config_file.read_text(encoding="utf-8").replace('train.tsv" }', 'train.tsv", weight = 2 }')
+    config_file.write_text(text.replace("\nsteps = 12", "\nsteps = 13"), encoding="utf-8")
+    assert train(config_file, tmp_path / "out").step == 13
+
+
 def test_a_mistake_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "training", str(tmp_path / "none.toml"), str(tmp_path / "out")],
