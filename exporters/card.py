@@ -69,4 +69,5 @@ _BOUND_WORDS = {"at_most": "at most", "at_least": "at least"}
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = ([cell.replace("|", r"\|") for cell in line] for line in lines)  # signatures hold bars
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

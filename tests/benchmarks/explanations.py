@@ -30,6 +30,7 @@ class Gaps:
     """The largest deviations seen, and the sums that means are made of."""
 
     sentences: int = 0
+    refused: int = 0
     terms: float = 0.0
     softmax: float = 0.0
     rows: float = 0.0
@@ -62,7 +63,12 @@ async def explain_all(address: str, texts: list[str]) -> Gaps:
 
     async def caller(stub: pb_grpc.ExplanationServiceStub) -> None:
         for text in pending:
-            gaps.add(await stub.Explain(pb.ExplainRequest(text=text)))
+            try:
+                gaps.add(await stub.Explain(pb.ExplainRequest(text=text)))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                    raise
+                gaps.refused += 1
 
     async with grpc.aio.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
         await asyncio.gather(*(caller(pb_grpc.ExplanationServiceStub(channel)) for _ in range(_CALLERS)))
@@ -85,7 +91,9 @@ def main() -> None:
 
 def report(console: Console, file: Path, gaps: Gaps) -> None:
     """Print one file's figures."""
-    console.print(f"[bold]{file.parent.name}/{file.name}[/bold]: {gaps.sentences} sentences explained")
+    console.print(
+        f"[bold]{file.parent.name}/{file.name}[/bold]: {gaps.sentences} sentences explained, {gaps.refused} too long"
+    )
     console.print(f"  largest gap, sum of nine terms to scores, relative   {gaps.terms:.1e}")
     console.print(f"  largest gap, softmax of scores to weights            {gaps.softmax:.1e}")
     console.print(f"  largest gap, row of weights to 1                     {gaps.rows:.1e}")
