@@ -16,6 +16,9 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 
 _DETAILS_HEADER = "grpc-status-details-bin"
 _LARGEST_REPLY_BYTES = 64 << 20
+# A larger request is sent once: gRPC keeps no copy of it. That is right where it is too large for the service as well,
+# which gRPC answers with the very code of a full queue, and a retry policy cannot tell the two apart.
+_LARGEST_RETRIED_BYTES = 256 << 10
 _PING_MILLISECONDS = 60_000
 _RECONNECT_MILLISECONDS = 200, 5_000  # gRPC's own 1 s and 120 s are long for whoever waits for a service to start
 
@@ -84,6 +87,7 @@ class Client:
         options = (
             ("grpc.service_config", json.dumps(service_config(timeout_seconds, wait_for_ready))),
             ("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),
+            ("grpc.per_rpc_retry_buffer_size", _LARGEST_RETRIED_BYTES),
             ("grpc.keepalive_time_ms", _PING_MILLISECONDS),
             ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),

@@ -1,7 +1,7 @@
 """The command ``interlinear``: serve, translate, explain, models.
 
-Exit codes: 0 all done; 1 the service refused a text or an option; 2 the command line is wrong; 3 the service could not
-be reached, was too busy, or did not answer in time.
+Exit codes: 0 all done; 1 the service refused a text or an option; 2 the command line is wrong, or a file cannot be read
+or written; 3 the service could not be reached, was too busy, or did not answer in time.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from service.client import DEFAULT_TIMEOUT_SECONDS, CallFailed, Client, translat
 from service.pb import interlinear_pb2 as pb
 from service.terminal import explanation_view, model_view
 
-REFUSED, UNREACHABLE = 1, 3
+REFUSED, UNUSABLE, UNREACHABLE = 1, 2, 3
 LINES_IN_FLIGHT = 32  # enough to fill the service's batches, far from filling its queue
 
 _UNREACHABLE_CODES = {
@@ -64,8 +64,12 @@ def main() -> None:
         _tell(str(failure))
         sys.exit(UNREACHABLE if failure.code in _UNREACHABLE_CODES else REFUSED)
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(REFUSED)
+    except OSError as error:
+        _drop_output()
+        _tell(str(error) or type(error).__name__)
+        sys.exit(UNUSABLE)
 
 
 @app.command()
@@ -119,12 +123,15 @@ def translate(
     if texts:
         refused = asyncio.run(run([os.fsencode(text) for text in texts]))
     elif file:
-        refused = asyncio.run(run(_with_progress(file)))
+        with _with_progress(file) as lines:
+            refused = asyncio.run(run(lines))
     else:
+        if sys.stdin is None:  # how Python tells that its caller has closed it
+            raise typer.BadParameter("standard input is closed; give texts or --file")
         if sys.stdin.isatty():
             _tell("reading lines from standard input; Ctrl-D ends")
-        with open(sys.stdin.fileno(), "rb", closefd=False) as lines:
-            refused = asyncio.run(run(lines))
+        # Nobody closes it: after a failure a thread may be reading from it for ever, and closing would wait for that.
+        refused = asyncio.run(run(open(sys.stdin.fileno(), "rb", closefd=False)))  # noqa: SIM115
     sys.exit(REFUSED if refused else 0)
 
 
@@ -263,13 +270,22 @@ async def _in_order(
         room.release()
 
 
-def _with_progress(file: Path) -> Iterator[bytes]:
-    """Yield the lines of ``file``, with a progress bar on standard error."""
+@contextlib.contextmanager
+def _with_progress(file: Path) -> Iterator[Iterator[bytes]]:
+    """Yield the lines of ``file``; while the context lasts, a bar on standard error shows how many were read."""
     with file.open("rb") as lines:
         total = sum(1 for _ in lines)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("lines"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, file.open("rb") as lines:
-        yield from progress.track(lines, total=total)
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=total)
+
+        def read() -> Iterator[bytes]:
+            with file.open("rb") as lines:
+                for line in lines:
+                    yield line
+                    progress.advance(bar)
+
+        yield read()
 
 
 def _text(line: bytes, name: str) -> str:
@@ -289,6 +305,11 @@ def _print(line: str) -> None:
     """Write a line to standard output as UTF-8, whatever the locale, and at once."""
     sys.stdout.buffer.write(f"{line}\n".encode())
     sys.stdout.buffer.flush()
+
+
+def _drop_output() -> None:
+    """Let whatever standard output still holds go nowhere, or the interpreter would fail on it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(message: str) -> None:

@@ -5,6 +5,7 @@ status codes or metrics. Calls of the standard services (health, reflection) pas
 """
 
 import asyncio
+import contextlib
 import re
 import time
 import uuid
@@ -29,6 +30,7 @@ REQUEST_ID_HEADER = "x-request-id"
 _DETAILS_HEADER = "grpc-status-details-bin"  # where clients look for a google.rpc.Status
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET_SECONDS = 0.1  # longer than a call that has reached the process takes to reach the interceptor
+_STRAGGLERS_SECONDS = 0.5  # how long calls that keep coming in, such as retries, may put off the end
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = structlog.get_logger()
 
@@ -62,8 +64,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     """Wraps each handler of our services.
 
     Attributes:
-        in_flight: Calls being handled now.
-        started: Calls that ever began.
+        in_flight: Accepted calls being handled now; a call that is refused because of ``close`` is none.
+        started: Calls that ever came in, refused ones included.
     """
 
     def __init__(self, metrics: Metrics, max_response_bytes: int) -> None:
@@ -82,9 +84,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         self._open = False
 
     async def quiet(self) -> None:
-        """Return when no call is being handled and, for a moment, none has come in."""
+        """Return when no accepted call is being handled and, for a moment, none has come in.
+
+        Callers that go on trying after ``close`` put that off by half a second at most.
+        """
+        while self.in_flight:
+            await asyncio.sleep(_QUIET_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._nothing_comes_in(), _STRAGGLERS_SECONDS)
+
+    async def _nothing_comes_in(self) -> None:
         started = -1
-        while self.in_flight or self.started != started:
+        while self.started != started:
             started = self.started
             await asyncio.sleep(_QUIET_SECONDS)
 
@@ -112,7 +123,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         started = time.perf_counter()
         request_id = _request_id(context)
         code = grpc.StatusCode.CANCELLED
-        self._enter()
+        accepted = int(self._open)
+        self.started += 1
+        self._change_in_flight(accepted)
         try:
             reply = await self._answer(method, behavior, payload, context, request_id)
             code = grpc.StatusCode.OK
@@ -134,7 +147,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             _log.exception("call failed", method=method.name, request_id=request_id)
             await _abort(context, internal_status(request_id), request_id)
         finally:
-            self._leave()
+            self._change_in_flight(-accepted)
             requests.rpc_handled.labels(*method.labels, code.name).inc()
             requests.rpc_seconds.labels(*method.labels).observe(time.perf_counter() - started)
 
@@ -159,13 +172,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             raise ResponseTooLarge(message + smaller(request))
         return serialized
 
-    def _enter(self) -> None:
-        self.started += 1
-        self.in_flight += 1
-        self._metrics.requests.in_flight.set(self.in_flight)
-
-    def _leave(self) -> None:
-        self.in_flight -= 1
+    def _change_in_flight(self, change: int) -> None:
+        self.in_flight += change
         self._metrics.requests.in_flight.set(self.in_flight)
 
 

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
 
     Attributes:
         grpc_address: Where gRPC listens, ``host:port``; port 0 lets the system choose.
-        http_address: Where HTTP listens (explorer, JSON, metrics, probes), ``host:port``.
+        http_address: Where HTTP listens (metrics, probes), ``host:port``.
         bundle: Folder of the bundle to serve; the embedded English→French one by default.
         device: ``cpu`` or ``cuda:N``. The service refuses to start on another device than the one asked for.
         threads: Threads of one ONNX Runtime call; 0 takes the processors this process may run on.

@@ -55,7 +55,7 @@ def explanation_view(response: pb.ExplainResponse, width: int) -> RenderableType
             f"tables {tables.id} {tables.digest[:12]}, {tables.sentences} sentences of {tables.corpus}",
             style="dim",
         ),
-        *(_warning(warning, response) for warning in response.warnings),
+        *(warning_line(warning, response) for warning in response.warnings),
     ]
     return Group(*lines)
 
@@ -149,9 +149,13 @@ def _nine(cells: Mapping[tuple[int, int], str]) -> Table:
     return table
 
 
-def _warning(warning: pb.Warning, response: pb.ExplainResponse) -> Text:
-    """Return a warning with the pieces it is about."""
-    pieces = (response.source if warning.side == pb.SIDE_SOURCE else response.hypothesis.target).pieces
-    shown = [pieces[index].text if index < len(pieces) else END_OF_SENTENCE for index in warning.positions]
-    where = f" ({pb.Side.Name(warning.side).removeprefix('SIDE_').lower()}: {', '.join(shown)})" if shown else ""
+def warning_line(warning: pb.Warning, response: pb.ExplainResponse) -> Text:
+    """Return a warning with the pieces it is about, or their rows where those pieces are read there, not emitted."""
+    side = pb.Side.Name(warning.side).removeprefix("SIDE_").lower()
+    if warning.side == pb.SIDE_TARGET and warning.kind == pb.WARNING_KIND_UNSEEN_TOKEN:
+        side, shown = "target rows, from 0", [str(row) for row in warning.positions]
+    else:
+        pieces = (response.source if warning.side == pb.SIDE_SOURCE else response.hypothesis.target).pieces
+        shown = [pieces[index].text if index < len(pieces) else END_OF_SENTENCE for index in warning.positions]
+    where = f" ({side}: {', '.join(shown)})" if shown else ""
     return Text(f"warning{where}: {warning.message}", style="yellow")

@@ -232,6 +232,12 @@ def container(image: Image, tmp_path: Path) -> Iterator[Container]:
         process.wait()
 
 
+def peak_memory_bytes(process_id: int) -> int:
+    """Return the most memory that a process ever had resident, as Linux counts it."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process_id}/status").read_text().splitlines())
+    return int(status["VmHWM"].removesuffix("kB")) * 1024
+
+
 @pytest.mark.slow
 def test_the_container_becomes_healthy_translates_and_stops(container: Container) -> None:
     health = json.loads(read_dockerfile().last("HEALTHCHECK").partition("CMD")[2])
@@ -243,6 +249,11 @@ def test_the_container_becomes_healthy_translates_and_stops(container: Container
         time.sleep(0.2)
     translated = container.run(["interlinear", "translate", "Thank you."])
     assert translated.returncode == 0 and translated.stdout.strip(), translated.stderr
+    events = [json.loads(line) for line in container.log.read_text().splitlines()]
+    (serving,) = (event for event in events if event["event"] == "serving")
+    assert serving["startup_seconds"] > 0
+    if sys.platform == "linux":
+        assert peak_memory_bytes(container.process.pid) < 400e6
     container.process.terminate()
     assert container.process.wait(timeout=30) == 0, container.log.read_text()
 

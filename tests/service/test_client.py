@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -9,6 +10,7 @@ from google.rpc import status_pb2
 from service.client import CallFailed, Client, failure, service_config, translation_of
 from service.errors import OptionOutOfRange, QueueFull
 from service.pb import interlinear_pb2 as pb
+from service.pb import interlinear_pb2_grpc as pb_grpc
 from service.status import status_of
 from tests.service.edge import served
 
@@ -90,6 +92,26 @@ async def test_a_server_that_is_not_interlinear_is_named_as_such() -> None:
         with pytest.raises(CallFailed, match="not an Interlinear service"):
             await client.list_models()
     await server.stop(None)
+
+
+async def test_a_request_too_large_for_the_server_is_sent_once() -> None:
+    arrived = []
+
+    class Watch(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no type stubs
+        async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+            arrived.append(details.method)
+            return await continuation(details)
+
+    server = grpc.aio.server(interceptors=[Watch()], options=[("grpc.max_receive_message_length", 4 << 20)])
+    pb_grpc.add_TranslationServiceServicer_to_server(pb_grpc.TranslationServiceServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with Client(f"127.0.0.1:{port}") as client:
+        with pytest.raises(CallFailed, match="larger than max") as caught:
+            await client.translate(pb.TranslateRequest(texts=["x" * (5 << 20)]))
+    await server.stop(None)
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len([method for method in arrived if method.endswith("/Translate")]) == 1
 
 
 def test_a_time_to_retry_is_part_of_the_message() -> None:

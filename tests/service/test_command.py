@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -15,7 +17,7 @@ from rich.console import Console
 from bundle.alignment import read_pharaoh
 from service.client import array
 from service.pb import interlinear_pb2 as pb
-from service.terminal import END_OF_SENTENCE, explanation_view
+from service.terminal import END_OF_SENTENCE, explanation_view, warning_line
 from tests.service.edge import ROOT, ServiceProcess, service_process
 from tests.tiny_bundle import SENTENCES
 
@@ -147,6 +149,66 @@ def test_a_service_that_is_not_there_is_exit_code_3(interlinear: Run, arguments:
     assert "127.0.0.1:1" in line and "interlinear serve" in line
 
 
+def test_a_failure_does_not_wait_for_a_line_that_may_never_come() -> None:
+    arguments, pipe = command("translate", "--timeout", "5"), subprocess.PIPE
+    with subprocess.Popen(arguments, cwd=ROOT, env=environment("127.0.0.1:1"), stdin=pipe, stderr=pipe) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(f"{SENTENCE}\n".encode())
+        process.stdin.flush()
+        try:
+            assert process.wait(timeout=30) == 3
+        finally:
+            process.kill()
+        (line,) = process.stderr.read().decode().splitlines()
+        assert "127.0.0.1:1" in line
+
+
+@pytest.mark.parametrize(("redirection", "words"), [("0>/dev/null", "descriptor"), ("0<&-", "closed")])
+def test_an_input_that_cannot_be_read_is_told_and_exit_code_2(
+    service: ServiceProcess, redirection: str, words: str
+) -> None:
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command("translate")]
+    result = subprocess.run(shell, cwd=ROOT, env=environment(service.address), capture_output=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert words in result.stderr.decode() and "Traceback" not in result.stderr.decode()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_2(service: ServiceProcess) -> None:
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            command("translate", SENTENCE),
+            env=environment(service.address),
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert result.returncode == 2
+    (line,) = result.stderr.decode().splitlines()
+    assert "space" in line
+
+
+def test_a_failure_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
+    file = tmp_path / "source.txt"
+    file.write_text(f"{SENTENCE}\n" * 100, "utf-8")
+    ours, theirs = pty.openpty()
+    arguments = command("translate", "--timeout", "5", "--file", str(file))
+    with subprocess.Popen(
+        arguments, cwd=ROOT, env=environment("127.0.0.1:1") | {"TERM": "xterm"}, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux tells the end of a terminal
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 3
+    assert b"\x1b[?25l" in shown, "no bar was drawn: this test would prove nothing"
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+    assert b"interlinear serve" in shown
+
+
 def explained(interlinear: Run, *arguments: str) -> pb.ExplainResponse:
     result = interlinear("explain", SENTENCE, "--json", *arguments)
     assert (result.returncode, result.stderr) == (0, b"")
@@ -195,6 +257,21 @@ def test_the_heat_map_fits_the_terminal_and_loses_no_word(interlinear: Run, widt
     shown = console.export_text()
     assert max(map(len, shown.splitlines())) <= width
     assert all(word.text in shown for word in response.source.words)
+
+
+def test_a_warning_about_a_token_read_names_its_row_and_not_the_piece_emitted_there() -> None:
+    response = pb.ExplainResponse()
+    for texts, tokens in (("casa grande", response.source), ("maison verte", response.hypothesis.target)):
+        for text in texts.split():
+            tokens.pieces.add(text=text)
+    for side in (pb.SIDE_SOURCE, pb.SIDE_TARGET):
+        response.warnings.add(kind=pb.WARNING_KIND_UNSEEN_TOKEN, side=side, positions=[1], message="unseen")
+    response.warnings.add(kind=pb.WARNING_KIND_UNKNOWN_TOKEN, side=pb.SIDE_TARGET, positions=[1], message="unknown")
+    assert [warning_line(warning, response).plain for warning in response.warnings] == [
+        "warning (source: grande): unseen",
+        "warning (target rows, from 0: 1): unseen",
+        "warning (target: verte): unknown",
+    ]
 
 
 def test_models_are_listed_for_people_and_as_json(interlinear: Run) -> None:

@@ -374,11 +374,13 @@ async def test_a_full_queue_refuses_the_whole_call_at_once_and_says_when_to_retr
 
 async def test_a_deadline_stops_the_work(service: Served, translate: Any) -> None:
     clock = asyncio.get_running_loop().time
-    began = clock()
-    await translate(LONG_WORK)
-    seconds = clock() - began
+    durations = []
+    for _ in range(2):  # the first one can be much the slower
+        began = clock()
+        await translate(LONG_WORK)
+        durations.append(clock() - began)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await translate(LONG_WORK, timeout=seconds / 2)
+        await translate(LONG_WORK, timeout=min(durations) / 4)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(service.server.calls.quiet(), timeout=10)
     dropped = value(service.metrics, "interlinear_deadline_drops_total")
@@ -461,6 +463,24 @@ async def test_a_drain_tells_watchers_first_then_answers_what_was_accepted(tiny_
         assert await draining
         assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
         assert await _code(translate) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_callers_that_go_on_trying_do_not_hold_up_a_drain(tiny_bundle: Path) -> None:
+    refused = Counter[grpc.StatusCode]()
+
+    async def keep_trying(translate: Any) -> None:
+        while True:
+            refused[await _code(translate)] += 1
+
+    async with served(tiny_bundle) as running, grpc.aio.insecure_channel(running.address) as channel:
+        translate = pb_grpc.TranslationServiceStub(channel).Translate
+        callers = [asyncio.create_task(keep_trying(translate)) for _ in range(4)]
+        while not refused[grpc.StatusCode.OK]:
+            await asyncio.sleep(0.001)
+        assert await asyncio.wait_for(running.server.drain(0.0, 30.0), timeout=10)
+        for caller in callers:
+            caller.cancel()
+    assert refused[grpc.StatusCode.UNAVAILABLE] > 0
 
 
 async def _code(translate: Any, request: pb.TranslateRequest = SHORT_WORK) -> grpc.StatusCode:
