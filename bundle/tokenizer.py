@@ -116,7 +116,7 @@ class Tokenizer:
         """Return the pieces and words of ``text``, without end of sentence.
 
         Raises:
-            InvalidText: ``text`` holds a lone surrogate.
+            InvalidText: ``text`` holds a lone surrogate or U+0000.
         """
         return _tokenized(text, self._model.encode(_valid(text), return_type="proto").pieces)
 
@@ -124,7 +124,7 @@ class Tokenizer:
         """Return the token ids of ``text`` alone, ten times faster than ``encode``.
 
         Raises:
-            InvalidText: ``text`` holds a lone surrogate.
+            InvalidText: ``text`` holds a lone surrogate or U+0000.
         """
         return list(self._model.encode(_valid(text)))
 
@@ -168,6 +168,8 @@ def _valid(text: str) -> str:
     except UnicodeEncodeError as error:
         found = f"U+{ord(text[error.start]):04X} at code point {error.start}"
         raise InvalidText(f"the text holds a lone surrogate, {found}; send valid Unicode") from error
+    if (place := text.find("\0")) >= 0:
+        raise InvalidText(f"the text holds a NUL character, U+0000 at code point {place}; send it without")
     return text
 
 

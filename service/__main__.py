@@ -11,14 +11,17 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from bundle import manifest as manifests
+from bundle.errors import InvalidBundle
+from bundle.manifest import Manifest
 from bundle.tokenizer import Tokenizer
 from service.engine import Engine
-from service.errors import StartupError
+from service.errors import BundleRefused, StartupError
 from service.explainer import Explainer, load_tables
 from service.grpc_server import ServedModel, create_server
 from service.http_server import create_app, running
@@ -88,7 +91,7 @@ async def loaded(settings: Settings, metrics: Metrics) -> AsyncIterator[ServedMo
     engine = Engine(folder, settings.device, settings.threads, metrics)
     limits = Limits(settings.queue_capacity, settings.batch_hypotheses, settings.encode_tokens)
     scheduler = Scheduler(engine, limits, metrics)
-    tokenizer = Tokenizer(folder / "tokenizer.model")
+    tokenizer = load_tokenizer(folder, engine.manifest)
     translator = Translator(scheduler, tokenizer, engine.manifest, metrics)
     explainer = Explainer(translator, load_tables(folder, engine.manifest), metrics)
     try:
@@ -102,6 +105,30 @@ async def loaded(settings: Settings, metrics: Metrics) -> AsyncIterator[ServedMo
         )
     finally:
         await scheduler.close()
+
+
+def load_tokenizer(folder: Path, manifest: Manifest) -> Tokenizer:
+    """Return the tokenizer of the bundle in ``folder``.
+
+    Raises:
+        BundleRefused: The file is damaged, or its ids are not those of the manifest.
+    """
+    file = folder / "tokenizer.model"
+    try:
+        tokenizer = Tokenizer(file)
+    except InvalidBundle as error:
+        raise BundleRefused(str(error)) from error
+    special = manifest.special_ids
+    compared = (
+        ("a vocabulary of", tokenizer.vocabulary_size, manifest.sizes["vocabulary"]),
+        ("the pad id", tokenizer.pad_id, special.pad),
+        ("the unk id", tokenizer.unk_id, special.unk),
+        ("the bos id", tokenizer.bos_id, special.bos),
+        ("the eos id", tokenizer.eos_id, special.eos),
+    )
+    if faults := [f"{what} {has}; the manifest says {said}" for what, has, said in compared if has != said]:
+        raise BundleRefused(f"{file} is not what the manifest says; it has\n  " + "\n  ".join(faults))
+    return tokenizer
 
 
 def _stop_signal() -> asyncio.Event:

@@ -230,9 +230,16 @@ class _Rows(Generic[SeatT]):
 
 
 class RunningBatch(Generic[SeatT]):
-    """Jobs of one kind that make their steps together."""
+    """Jobs of one kind that make their steps together.
+
+    Attributes:
+        size: Seats that took part in the last step; 0 when none was left to make one.
+        padding_ratio: Share of the last step's source positions that were padding.
+    """
 
     def __init__(self, engine: Engine) -> None:
+        self.size = 0
+        self.padding_ratio = 0.0
         self._engine = engine
         self._parts: list[_Rows[SeatT]] = []  # those of the last step, if any, then those who join at the next
 
@@ -240,12 +247,6 @@ class RunningBatch(Generic[SeatT]):
     def seats(self) -> list[SeatT]:
         """Those who take part in the next step."""
         return [seat for part in self._parts for seat in part.seats if not seat.free]
-
-    @property
-    def padding_ratio(self) -> float:
-        """Share of the last step's source positions that were padding."""
-        lengths: list[int] = self._parts[0].encoded.source_lengths.tolist()
-        return 1.0 - sum(lengths) / (len(lengths) * padded(max(lengths)))
 
     def join(self, seats: Sequence[SeatT], encoded: EncodedBatch) -> None:
         """Let ``seats``, all of one kind and encoded in that order, take part from the next step on."""
@@ -260,8 +261,14 @@ class RunningBatch(Generic[SeatT]):
         self._parts.append(_Rows(tuple(seats), replace(encoded, initial_state={}), progress, state))
 
     def step(self) -> list[SeatT]:
-        """Make one step and return the seats that it finished; some seat must be taken."""
+        """Make one step and return the seats that it finished; there is no step, and none, if no seat is taken."""
         rows = _assembled(self._parts)
+        self.size = 0 if rows is None else len(rows.seats)
+        if rows is None:
+            self._parts = []
+            return []
+        lengths: list[int] = rows.encoded.source_lengths.tolist()
+        self.padding_ratio = 1.0 - sum(lengths) / (len(lengths) * padded(max(lengths)))
         forced_target, forced_prefix, _ = rows.seats[0].job.kind
         wanted = Wanted(
             rows.progress.width,
@@ -270,7 +277,7 @@ class RunningBatch(Generic[SeatT]):
         )
         output = self._engine.step(rows.encoded, rows.progress.previous_token_ids, rows.state, wanted)
         for row, seat in enumerate(rows.seats):
-            seat.record(output, row, len(rows.seats))
+            seat.record(output, row, self.size)
         progress, parents, finished = _advance(rows.progress, output)
         for row, hypotheses in finished.items():
             rows.seats[row].finish(hypotheses, rows.encoded, row)
@@ -287,15 +294,17 @@ def _advance(
     return advance(progress, output)
 
 
-def _assembled(parts: Sequence[_Rows[SeatT]]) -> _Rows[SeatT]:
-    """Return one batch of all rows whose seat is taken."""
+def _assembled(parts: Sequence[_Rows[SeatT]]) -> _Rows[SeatT] | None:
+    """Return one batch of all rows whose seat is taken, or None; a seat is asked once, as any thread may free it."""
     kept = []
     for part in parts:
         taken = [row for row, seat in enumerate(part.seats) if not seat.free]
         if taken:
             kept.append(part if len(taken) == len(part.seats) else part.keep(taken))
+    if not kept:
+        return None
     if len(kept) == 1:
-        return kept[0]
+        return replace(kept[0], encoded=_narrowed(kept[0].encoded))
     progress = kept[0].progress
     for part in kept[1:]:
         progress = progress.join(part.progress)
@@ -305,6 +314,13 @@ def _assembled(parts: Sequence[_Rows[SeatT]]) -> _Rows[SeatT]:
         progress,
         {name: np.concatenate([part.state[name] for part in kept]) for name in kept[0].state},
     )
+
+
+def _narrowed(encoded: EncodedBatch) -> EncodedBatch:
+    """Return ``encoded`` with the source axis as long as its longest row needs; nothing is copied if it is already."""
+    columns = padded(int(encoded.source_lengths.max()))
+    side = {name: np.ascontiguousarray(array[:, :columns]) for name, array in encoded.encoder_side.items()}
+    return replace(encoded, encoder_side=side)
 
 
 def _stacked(parts: Sequence[EncodedBatch]) -> EncodedBatch:

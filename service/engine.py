@@ -190,8 +190,11 @@ class Engine:
 
 
 def usable_processors() -> int:
-    """Return the number of processors this process may use: its affinity, capped by the container's quota."""
-    allowed = len(os.sched_getaffinity(0))
+    """Return the number of processors this process may use: its affinity, capped by the container's quota.
+
+    Where the system has no affinity (macOS), all processors.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _CPU_QUOTA.read_text().split() if _CPU_QUOTA.is_file() else ["max"]
     return allowed if quota[0] == "max" else max(1, min(allowed, math.ceil(int(quota[0]) / int(quota[1]))))
 

@@ -134,7 +134,7 @@ class Explainer:
             raise
         began = time.perf_counter()
         decomposition = await asyncio.to_thread(self._decompose, traced, tables)
-        seconds = time.perf_counter() - began
+        seconds = traced.translation.timings.explain + time.perf_counter() - began
         self._metrics.stages.seconds.labels(self._manifest.bundle_id, "explain").observe(seconds)
         meter_decomposition(self._metrics.quality, self._manifest.bundle_id, decomposition)
         count.labels(self._manifest.bundle_id, view, "ok").inc()

@@ -89,7 +89,7 @@ class BatchMetrics:
         self.queue_depth = gauge("queue_depth", "Sentences waiting for a place in a batch.")
         self.queue_capacity = gauge("queue_capacity", "Sentences that may wait.")
         self.running = gauge("running_sentences", "Sentences being decoded.")
-        self.rejections = counter("queue_rejections", "Sentences refused, by reason (queue_full, draining).", "reason")
+        self.rejections = counter("queue_rejections", "Sentences refused, by reason (queue_full).", "reason")
         self.size = _histogram(registry, "batch_size", "Sentences in a decoding step.", _TOKENS, "model")
         self.padding = _histogram(
             registry, "batch_padding_ratio", "Share of source positions that are padding, a step.", _RATIO, "model"

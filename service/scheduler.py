@@ -95,7 +95,7 @@ class Scheduler:
         self._batches: dict[tuple[bool, bool, int], RunningBatch[_Ticket]] = {}  # the worker's own
         self._open: set[_Ticket] = set()
         self._worker: asyncio.Future[None] | None = None
-        self._draining = False
+        self._closed = False
         self._seconds_a_sentence = _FIRST_GUESS_SECONDS
         metrics.batches.queue_capacity.labels(self._model).set(limits.queue_capacity)
         metrics.batches.queue_depth.labels(self._model).set_function(lambda: len(self._queue))
@@ -117,7 +117,7 @@ class Scheduler:
 
         Raises:
             QueueFull: As many sentences wait as may; raised before anything is done.
-            Draining: ``drain`` was called.
+            Draining: ``close`` was called.
             DeadlinePassed: The deadline came first; the sentence leaves its batch before the next step.
             EngineUnready: ONNX Runtime failed.
         """
@@ -138,15 +138,9 @@ class Scheduler:
             self._abandon(ticket, "cancelled")
             raise
 
-    async def drain(self) -> None:
-        """Refuse new sentences, and return when all accepted ones are answered."""
-        self._draining = True
-        if self._open:
-            await asyncio.wait([ticket.answer for ticket in self._open])
-
     async def close(self) -> None:
         """Give up what is not finished, its callers getting ``Draining``, and stop the worker thread."""
-        self._draining = True
+        self._closed = True
         with self._lock:
             self._queue.clear()
         for ticket in tuple(self._open):
@@ -158,9 +152,7 @@ class Scheduler:
         self._executor.shutdown()
 
     def _admit(self, job: Job, loop: asyncio.AbstractEventLoop) -> _Ticket:
-        rejections = self._metrics.batches.rejections
-        if self._draining:
-            rejections.labels(self._model, "draining").inc()
+        if self._closed:
             raise Draining("the service is shutting down and takes nothing new; ask another replica")
         ticket = _Ticket(job, answer=loop.create_future())
         with self._lock:
@@ -168,7 +160,7 @@ class Scheduler:
             if waiting < self._limits.queue_capacity:
                 self._queue.append(ticket)
         if waiting >= self._limits.queue_capacity:
-            rejections.labels(self._model, "queue_full").inc()
+            self._metrics.batches.rejections.labels(self._model, "queue_full").inc()
             seconds = min(max(waiting * self._seconds_a_sentence, _RETRY_SECONDS[0]), _RETRY_SECONDS[1])
             raise QueueFull(f"{waiting} sentences wait already, as many as may; try again in {seconds:.1f} s", seconds)
         self._open.add(ticket)
@@ -204,19 +196,17 @@ class Scheduler:
         """Make steps until there is nothing left to do."""
         last = time.perf_counter()
         while self._queue or self._batches:
-            began, in_runtime = time.perf_counter(), self._engine.runtime_seconds
             arrivals = self._arrivals()
             try:
                 self._encode(arrivals)
                 finished = self._step()
             except Exception as error:  # whatever it is, nobody must wait for ever
                 finished = self._fail(arrivals, error)
-            now = time.perf_counter()
             if finished:  # all in one call: each wakes the loop, which then takes the interpreter from this thread
+                now = time.perf_counter()
                 finished[0].answer.get_loop().call_soon_threadsafe(_settle, finished)
                 self._seconds_a_sentence += _SMOOTHING * ((now - last) / len(finished) - self._seconds_a_sentence)
                 last = now
-            self._outside_seconds.inc(now - began - (self._engine.runtime_seconds - in_runtime))
 
     def _arrivals(self) -> list[_Ticket]:
         """Return the first of the queue: as many as there is room for, and as one encoder call should take."""
@@ -257,18 +247,19 @@ class Scheduler:
         answered: list[_Ticket] = []
         running = 0
         for kind, batch in list(self._batches.items()):
-            size = len(batch.seats)
-            if not size:
+            began, in_runtime = time.perf_counter(), self._engine.runtime_seconds
+            finished = batch.step()
+            if not batch.size:
                 del self._batches[kind]
                 continue
-            began = time.perf_counter()
-            finished = batch.step()
-            self._step_seconds.observe(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._step_seconds.observe(seconds)
+            self._outside_seconds.inc(seconds - (self._engine.runtime_seconds - in_runtime))
             self._step_calls.inc()
-            self._batch_size.observe(size)
+            self._batch_size.observe(batch.size)
             self._padding.observe(batch.padding_ratio)
             answered += finished
-            running += size - len(finished)
+            running += batch.size - len(finished)
         self._running.set(running)
         for ticket in answered:
             assert ticket.decoded is not None

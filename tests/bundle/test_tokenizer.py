@@ -93,7 +93,12 @@ def survivors(text: str) -> set[int]:
     return {i for i, c in enumerate(text) if not c.isspace() and c not in REMOVED and unicodedata.category(c) != "Cf"}
 
 
-@given(st.one_of(st.text(), st.text(alphabet="ae'’ .,-!\u202f\u00ad\u200b\u0301ﬁ…½😀日\u2581👩\u200d💻l3")))
+@given(
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+        st.text(alphabet="ae'’ .,-!\u202f\u00ad\u200b\u0301ﬁ…½😀日\u2581👩\u200d💻l3"),
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_spans_are_ordered_exact_and_cover_what_survives_normalization(tokenizer: Tokenizer, text: str) -> None:
     tokenized = tokenizer.encode(text)
@@ -208,6 +213,12 @@ def test_a_lone_surrogate_is_refused_with_its_place(tokenizer: Tokenizer) -> Non
     for call in (tokenizer.encode, tokenizer.encode_ids):
         with pytest.raises(InvalidText, match=r"U\+D800 at code point 3"):
             call("cat\ud800")
+
+
+def test_a_nul_character_is_refused_with_its_place(tokenizer: Tokenizer) -> None:
+    for call in (tokenizer.encode, tokenizer.encode_ids):
+        with pytest.raises(InvalidText, match=r"NUL character, U\+0000 at code point 3"):
+            call("cat\0s")
 
 
 def test_unknown_pieces_are_known_as_such(tokenizer: Tokenizer) -> None:

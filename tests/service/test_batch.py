@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,59 @@ def test_the_source_axis_grows_and_shrinks_with_those_who_are_there(engine: Engi
     batch.join([other], engine.encode([other.job.source_ids]))
     batch.step()
     assert batch.padding_ratio == pytest.approx(1 - 8 / 32)
+
+
+def test_the_source_axis_shrinks_when_the_long_sentence_leaves_and_nobody_joins(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns: list[int] = []
+    step = engine.step
+
+    def watched(encoded: EncodedBatch, *arguments: Any) -> StepOutput:
+        columns.append(encoded.encoder_side["attention_keys"].shape[1])
+        return step(encoded, *arguments)
+
+    short, long = lasting(engine, 5), lasting(engine, 40)
+    monkeypatch.setattr(engine, "step", watched)
+    batch = joined(engine, short, long)
+    batch.step()
+    long.abandoned = True
+    batch.step()
+    assert columns == [48, 16]
+    assert batch.padding_ratio == pytest.approx(1 - 5 / 16)
+
+
+def test_a_batch_whose_last_seat_is_given_up_makes_no_step(engine: Engine) -> None:
+    seats = [seat(5), seat(7)]
+    batch = joined(engine, *seats)
+    batch.step()
+    assert batch.size == 2
+    for each in seats:
+        each.abandoned = True
+    assert batch.step() == []
+    assert (batch.size, [each.steps for each in seats]) == (0, [1, 1])
+    late = seat(4)
+    batch.join([late], engine.encode([late.job.source_ids]))
+    batch.step()
+    assert (batch.size, late.steps) == (1, 1)
+
+
+class Leaving(Seat):
+    """A seat whose caller leaves right after it was found taken."""
+
+    asked = 0
+
+    @property
+    def free(self) -> bool:
+        self.asked += 1
+        return self.asked > 1
+
+
+def test_a_step_asks_once_who_takes_part(engine: Engine) -> None:
+    leaving = Leaving(seat(5).job)
+    batch: RunningBatch[Seat] = joined(engine, leaving)
+    batch.step()
+    assert (leaving.asked, leaving.steps, batch.size) == (1, 1, 1)
 
 
 def test_a_finished_seat_takes_part_in_no_further_step(engine: Engine) -> None:

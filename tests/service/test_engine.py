@@ -135,6 +135,14 @@ def test_a_second_runtime_on_the_path_is_found(tiny_bundle: Path, tmp_path: Path
     assert "DeviceUnavailable: onnxruntime and onnxruntime-gpu are both installed" in done.stderr
 
 
+def test_where_no_affinity_is_known_threads_follow_all_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_processors() == os.cpu_count()
+
+
 def test_threads_follow_the_processors_this_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = len(os.sched_getaffinity(0))
     quota = tmp_path / "cpu.max"

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest_asyncio
 
 from bundle.manifest import Manifest
 from bundle.tokenizer import Tokenizer
+from service.__main__ import load_tokenizer
 from service.engine import Engine
 from service.errors import (
     AttentionMissing,
+    BundleRefused,
     DeadlinePassed,
     InvalidRequest,
     OptionOutOfRange,
@@ -72,6 +75,24 @@ async def test_many_callers_get_what_each_would_get_alone(translator: Translator
     assert max(each.batch_size for each in together) > 1
 
 
+def test_a_damaged_tokenizer_is_refused_as_the_bundle_is(translator: Translator, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(BundleRefused, match="not a SentencePiece model"):
+        load_tokenizer(tmp_path, translator.manifest)
+
+
+def test_a_tokenizer_of_another_bundle_is_refused_with_both_values(translator: Translator, tiny_bundle: Path) -> None:
+    manifest = translator.manifest
+    assert load_tokenizer(tiny_bundle, manifest).vocabulary_size == manifest.sizes["vocabulary"]
+    special_ids = replace(manifest.special_ids, bos=manifest.special_ids.eos)
+    other = replace(manifest, sizes={**manifest.sizes, "vocabulary": 7}, special_ids=special_ids)
+    with pytest.raises(BundleRefused) as caught:
+        load_tokenizer(tiny_bundle, other)
+    assert "a vocabulary of 120; the manifest says 7" in str(caught.value)
+    assert "the bos id 2; the manifest says 3" in str(caught.value)
+    assert "eos" not in str(caught.value)
+
+
 async def test_an_alignment_covers_words_and_pieces_and_its_rows_sum_to_one(translator: Translator) -> None:
     translation = await translator.translate(TEXT, TranslationOptions(n_best=4, alignment=True))
     source = translation.source
@@ -97,6 +118,8 @@ async def test_timings_add_up_to_the_time_it_took(translator: Translator) -> Non
     assert all(part > 0 for part in parts)
     assert sum(parts) <= whole
     assert timings.explain == 0
+    aligned = (await translator.translate(TEXT, TranslationOptions(alignment=True))).timings
+    assert aligned.explain > 0
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\u200b", "\n\t \u00a0"])
@@ -119,9 +142,37 @@ async def test_a_very_long_text_is_refused_without_tokenizing_it(translator: Tra
             await translator.translate("a b " * 1_000_000, TranslationOptions())
 
 
-async def test_what_is_not_text_is_refused(translator: Translator) -> None:
-    with pytest.raises(TextInvalid, match="lone surrogate"):
-        await translator.translate("a \ud800 b", TranslationOptions())
+async def test_the_loop_goes_round_between_the_texts_of_one_request(translator: Translator) -> None:
+    texts = 20
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    translations = [translator.translate("a " * 200, TranslationOptions()) for _ in range(texts)]
+    outcomes = await asyncio.gather(*translations, return_exceptions=True)
+    counting.cancel()
+    assert all(isinstance(outcome, SourceTooLong) for outcome in outcomes)
+    assert turns >= texts
+
+
+async def test_a_text_too_long_costs_no_spans(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translator.tokenizer, "encode", None)  # calling it would be a TypeError
+    with pytest.raises(SourceTooLong, match="tokens"):
+        await translator.translate("a " * 200, TranslationOptions())
+
+
+@pytest.mark.parametrize(("text", "what"), [("a \ud800 b", "lone surrogate"), ("a \0 b", "NUL")])
+async def test_what_is_not_text_is_refused(translator: Translator, text: str, what: str) -> None:
+    with pytest.raises(TextInvalid, match=what) as caught:
+        await translator.translate(text, TranslationOptions())
+    assert caught.value.field == "text"
+    with pytest.raises(TextInvalid, match=what):
+        await translator.trace(TEXT, text, TranslationOptions())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +266,7 @@ async def test_sentences_tokens_and_stages_are_metered(translator: Translator, m
     assert value(metrics, "target_tokens_total") == len(best.token_log_probabilities)
     assert value(metrics, "finish_reason_total", reason=best.finish_reason) == 1
     assert value(metrics, "alignment_entropy_nats_count") == 1
-    for stage in ("queue", "tokenize", "encode", "decode", "detokenize"):
+    for stage in ("queue", "tokenize", "encode", "decode", "explain", "detokenize"):
         assert value(metrics, "stage_duration_seconds_count", stage=stage) == 1
     await translator.trace(TEXT, "La maison", TranslationOptions())
     assert value(metrics, "sentences_total") == 1
