@@ -33,7 +33,7 @@ class InvalidBundle(BundleError):
 
 
 class InvalidText(BundleError, ValueError):
-    """Text that is not valid Unicode, such as a lone surrogate."""
+    """Text that is not valid Unicode, such as a lone surrogate, or that holds a NUL character."""
 
 
 class InvalidSearchOptions(BundleError, ValueError):
