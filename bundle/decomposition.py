@@ -52,12 +52,6 @@ class Components:
     beyond_table: Bool[np.ndarray, "time"]
     reconstruction_error: float
 
-    @property
-    def delta_energy(self) -> float:
-        """The share of the states' squared length that is delta's (docs/decomposition.md eq. 16); 0 for zero states."""
-        energy = float(((self.temporal + self.input_driven + self.delta) ** 2).sum())
-        return float((self.delta**2).sum()) / energy if energy > 0 else 0.0
-
 
 @dataclass(frozen=True)
 class AttentionRecord:

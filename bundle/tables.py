@@ -130,36 +130,6 @@ class Sums:
         self.counts += other.counts
         self._check_exact(other._bound)
 
-    def save(self, file: Path) -> None:
-        """Write the sums to a safetensors file; counts are kept sparse: most tokens never stand at most positions."""
-        token_ids, positions = np.nonzero(self.counts)
-        arrays = {
-            "position_sums": self.position_sums,
-            "token_sums": self.token_sums,
-            "count_token_ids": token_ids,
-            "count_positions": positions,
-            "counts": self.counts[token_ids, positions],
-        }
-        _save(file, arrays)
-
-    @classmethod
-    def load(cls, file: Path) -> "Sums":
-        """Return the sums written by ``save``.
-
-        Raises:
-            TableMismatch: The file is damaged.
-        """
-        arrays, _ = _loaded(file)
-        try:
-            position_sums, token_sums = arrays["position_sums"], arrays["token_sums"]
-            sums = cls(position_sums.shape[0], *token_sums.shape)
-            sums.position_sums, sums.token_sums = position_sums, token_sums
-            sums.counts[arrays["count_token_ids"], arrays["count_positions"]] = arrays["counts"]
-            sums._check_exact(_EXACT_LIMIT)
-        except (KeyError, IndexError) as error:
-            raise TableMismatch(f"{file} holds no sums; write them with Sums.save") from error
-        return sums
-
     def finish(self, minimum_count: int) -> SideTables:
         """Return the means (docs/decomposition.md eq. 5 and 6), in float16.
 

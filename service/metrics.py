@@ -136,6 +136,9 @@ class QualityMetrics:
         self.token_log_probability = histogram(
             "token_log_probability_nats", "Mean log probability of a token, a best hypothesis.", _LOG_PROBABILITY
         )
+        self.confidence = histogram(
+            "sequence_confidence_ratio", "Geometric mean of the probabilities of a best hypothesis's tokens.", _RATIO
+        )
         self.length_ratio = histogram("length_ratio", "Target tokens over source tokens.", _LENGTH_RATIO)
         self.unknown_source_tokens = counter("unknown_source_tokens", "Source tokens that the vocabulary lacks.")
         self.repetition_suspected = counter("repetition_suspected", "Best hypotheses that repeat a run of tokens.")

@@ -3,6 +3,7 @@
 Axes: ``target`` emitted tokens, ``source`` source tokens, both with end of sentence.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ def meter_translation(
     """Meter the best hypothesis of a sentence of ``source_tokens``; ``attention_weights`` where they were asked for."""
     length = len(hypothesis.token_ids)
     metrics.token_log_probability.labels(model).observe(hypothesis.log_probability / length)
+    metrics.confidence.labels(model).observe(math.exp(hypothesis.log_probability / length))
     metrics.length_ratio.labels(model).observe(length / source_tokens)
     if is_repetitive(hypothesis.token_ids):
         metrics.repetition_suspected.labels(model).inc()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -49,9 +50,8 @@ def test_any_sharding_in_any_order_gives_the_same_file(
     order = data.draw(st.permutations(range(40)))
     cuts = [0, *sorted(data.draw(st.lists(st.integers(0, 40), max_size=4))), 40]
     merged = Sums(POSITIONS, VOCABULARY, KEY)
-    for index, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
-        summed([sentences[i] for i in order[start:end]]).save(folder / f"{index}.safetensors")
-        merged.merge(Sums.load(folder / f"{index}.safetensors"))
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        merged.merge(summed([sentences[i] for i in order[start:end]]))
     once = summed(sentences)
     np.testing.assert_array_equal(merged.position_sums, once.position_sums)
     np.testing.assert_array_equal(merged.token_sums, once.token_sums)
@@ -163,12 +163,9 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(TableMismatch, match="was changed"):
         tables.read(file)
-    summed(corpus(2, 5)).save(file)
+    safetensors.numpy.save_file({"something": np.zeros(3)}, file)
     with pytest.raises(TableMismatch, match="holds no component tables"):
         tables.read(file)
-    tables.write(file, tables_of(summed(corpus(2, 50))))
-    with pytest.raises(TableMismatch, match="holds no sums"):
-        Sums.load(file)
     with pytest.raises(TableMismatch, match="cannot be read"):
         tables.read(tmp_path / "absent")
 

@@ -38,6 +38,7 @@ def test_a_translation_is_metered_with_alignment_only_where_there_is_one(metrics
         return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny"})
 
     assert value("token_log_probability_nats_count") == 2
+    assert value("sequence_confidence_ratio_sum") == pytest.approx(2 * math.exp(-0.5))
     assert value("length_ratio_sum") == pytest.approx(2 * 5 / 4)
     assert value("repetition_suspected_total") == 2
     assert value("alignment_entropy_nats_count") == value("alignment_uncovered_source_ratio_count") == 1
