@@ -91,7 +91,7 @@ class _Run:
         optimizer = torch.optim.AdamW(_parameter_groups(self.raw, config.schedule), fused=True)
         self.model, self.optimizer = fabric.setup(self.raw, optimizer)
         self.progress = Progress()
-        self.stop_requested = False
+        self.stop_signal: signal.Signals | None = None
         if (self.output / "last").exists():
             self._resume(self.output / "last")
         count = sum(parameter.numel() for parameter in self.raw.parameters())
@@ -121,14 +121,15 @@ class _Run:
                     self._validate()
                     speed.restart(step)
                 # Processes must leave together: what the first was told holds for all.
-                if self.fabric.broadcast(self.stop_requested) or self._stale():
+                if self.fabric.broadcast(self.stop_signal is not None) or self._stale():
                     break
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self.progress.step % schedule.validate_every:
             self._save("last")
-        self.reporter.say(f"stopped at step {self.progress.step} of {schedule.steps}")
+        reason = f"{self.stop_signal.name}: " if self.stop_signal else ""
+        self.reporter.say(f"{reason}stopped at step {self.progress.step} of {schedule.steps}, saved")
         return self.progress
 
     def _batches(self) -> Iterator[Batch]:
@@ -252,8 +253,8 @@ class _Run:
         self.reporter.say(f"resuming from {folder}")
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop_requested = True
-        self.reporter.say(f"{signal.Signals(number).name}: saving after this step")
+        # Nothing is said here: the signal may have come in the middle of a line, and printing is not reentrant.
+        self.stop_signal = signal.Signals(number)
 
 
 class _Speed:
