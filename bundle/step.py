@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from bundle.errors import InvalidSearchOptions
 
@@ -100,6 +100,24 @@ class EncodedBatch:
             {name: array[rows] for name, array in self.encoder_side.items()},
             {name: array[rows] for name, array in self.initial_state.items()},
         )
+
+
+@dataclass(frozen=True)
+class GivenAttention:
+    """Attention weights that a step uses instead of its own.
+
+    Attributes:
+        replaced: The hypotheses they are for; the others attend as ever.
+        weights: Rows sum to 1 where they are used, and are 0 past a source's length.
+    """
+
+    replaced: Bool[np.ndarray, "batch beam"]
+    weights: Float[np.ndarray, "batch beam source"]
+
+    @property
+    def graph_inputs(self) -> dict[str, np.ndarray]:
+        """The tensors by the names of the step graph's inputs; without them the graph is the plain step."""
+        return {"attention_replaced": self.replaced[:, :, None], "given_attention_weights": self.weights}
 
 
 @dataclass(frozen=True)

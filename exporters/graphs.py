@@ -6,18 +6,18 @@ Axes are those of the bundle's graphs: batch, beam, source and k are dynamic, th
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bundle import manifest as manifests
-from training.models.interface import Encoded, TranslationModel
+from training.models.interface import Encoded, GivenAttention, TranslationModel
 from training.models.recurrence import BidirectionalLayer
 
 OPSET = 22  # the first whose GRU is the current one
@@ -29,6 +29,8 @@ _TRACED_AXES = {
     "attention_query": ("batch", "beam", "key"),
     "context": ("batch", "beam", "hidden"),
 }
+# Inputs with a default, which nothing feeds in plain decoding: attention for the step to use instead of its own.
+_GIVEN_AXES = {"attention_replaced": ("batch", "beam", "one"), "given_attention_weights": ("batch", "beam", "source")}
 _DYNAMIC_AXES = ("batch", "beam", "source", "k")
 _EXAMPLE_SIZES = {"batch": 2, "beam": 3, "source": 32, "k": 5}  # the tracer would freeze a size of 0 or 1
 
@@ -59,10 +61,15 @@ def export_graphs(model: TranslationModel) -> Graphs:
         stepped = model.step(previous, state, encoded)
     traced = [name for name in _TRACED_AXES if getattr(stepped, name) is not None]
     signature = _signature(model, list(encoded.encoder_side), traced)
-    step_inputs = (previous, state, encoded.encoder_side, source_lengths, torch.tensor([_EXAMPLE_SIZES["k"]]))
+    step_inputs: tuple[Any, ...] = (previous, state, encoded.encoder_side, source_lengths, torch.tensor([_EXAMPLE_SIZES["k"]]))
+    defaults = {}
+    if stepped.attention_weights is not None:
+        defaults = {"attention_replaced": torch.zeros(1, 1, 1, dtype=torch.bool)}
+        defaults["given_attention_weights"] = torch.zeros(1, 1, 1)
+        step_inputs += (torch.zeros(batch, beam, 1, dtype=torch.bool), torch.zeros(batch, beam, source))
     models = {
-        "encoder": _export(_Encode(model), (source_ids, source_lengths), signature["encoder"]),
-        "decoder_step": _export(_Step(model, traced), step_inputs, signature["decoder_step"]),
+        "encoder": _export(_Encode(model), (source_ids, source_lengths), signature["encoder"], {}),
+        "decoder_step": _export(_Step(model, traced), step_inputs, signature["decoder_step"], defaults),
     }
     return Graphs(models, signature)
 
@@ -95,8 +102,13 @@ class _Step(nn.Module):
         encoder_side: dict[str, Tensor],
         source_lengths: Int[Tensor, "batch"],
         candidates: Int[Tensor, "1"],
+        attention_replaced: Bool[Tensor, "batch beam 1"] | None = None,
+        given_attention_weights: Float[Tensor, "batch beam source"] | None = None,
     ) -> tuple[Tensor, ...]:
-        stepped = self.model.step(previous_token_ids, state, Encoded(source_lengths, encoder_side, {}))
+        given = None
+        if attention_replaced is not None and given_attention_weights is not None:
+            given = GivenAttention(attention_replaced, given_attention_weights)
+        stepped = self.model.step(previous_token_ids, state, Encoded(source_lengths, encoder_side, {}), given)
         # The operator itself, because torch.topk takes no k that is a tensor. It gives ties to the lower token id.
         best, token_ids = torch.onnx.ops.symbolic_multi_out(
             "TopK",
@@ -187,8 +199,13 @@ def _signature(
     }
 
 
-def _export(module: nn.Module, inputs: tuple[Any, ...], signature: manifests.Graph) -> onnx_ir.Model:
-    remaining = (_dynamic(tensor) for tensor in signature.inputs)
+def _export(
+    module: nn.Module, inputs: tuple[Any, ...], signature: manifests.Graph, defaults: Mapping[str, Tensor]
+) -> onnx_ir.Model:
+    """Return the graph of ``module``; inputs beyond the signature are those that have ``defaults``, in order."""
+    optional = [manifests.Tensor(name, str(default.dtype), _GIVEN_AXES[name]) for name, default in defaults.items()]
+    declared = [*signature.inputs, *optional]
+    remaining = (_dynamic(tensor) for tensor in declared)
     dynamic_shapes = tuple(
         {name: next(remaining) for name in value} if isinstance(value, dict) else next(remaining) for value in inputs
     )
@@ -196,7 +213,7 @@ def _export(module: nn.Module, inputs: tuple[Any, ...], signature: manifests.Gra
         program = torch.onnx.export(
             module.eval(),
             inputs,
-            input_names=[tensor.name for tensor in signature.inputs],
+            input_names=[tensor.name for tensor in declared],
             output_names=[tensor.name for tensor in signature.outputs],
             dynamic_shapes=dynamic_shapes,
             opset_version=OPSET,
@@ -204,6 +221,10 @@ def _export(module: nn.Module, inputs: tuple[Any, ...], signature: manifests.Gra
             verbose=False,
         )
     assert program is not None
+    for value in program.model.graph.inputs[len(signature.inputs) :]:
+        assert value.name is not None
+        value.const_value = onnx_ir.tensor(defaults[value.name].numpy(), name=value.name)
+        program.model.graph.register_initializer(value)
     return _cleaned(program.model, signature)
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from bundle import manifest as manifests
 from bundle.errors import InvalidBundle
 from bundle.manifest import Manifest
 from bundle.search import EncodedBatch, StepOutput
 from bundle.sessions import encoder_inputs, session_entries
+from bundle.step import GivenAttention
 from service.errors import BundleRefused, DeviceUnavailable
 from service.metrics import Metrics
 
@@ -45,11 +46,21 @@ class Wanted:
     whole_vocabulary: bool = False
 
 
+@dataclass(frozen=True)
+class Attended:
+    """The attention of one step; columns past a source's length hold anything in ``scores``, and 0 in ``weights``."""
+
+    scores: Float[np.ndarray, "batch beam source"]
+    weights: Float[np.ndarray, "batch beam source"]
+    query: Float[np.ndarray, "batch beam key"]
+
+
 class Engine:
     """Runs the two graphs of one bundle; called from one thread at a time.
 
     Attributes:
         manifest: What the bundle says about itself.
+        takes_given_attention: Whether the decoder's step can be told what to attend to.
         runtime_seconds: Time spent inside ONNX Runtime so far.
     """
 
@@ -83,6 +94,8 @@ class Engine:
             for graph in manifests.GRAPHS
         }
         _check_graphs(self.manifest, self._sessions)
+        optional = {value.name for value in self._sessions["decoder_step"].get_overridable_initializers()}
+        self.takes_given_attention = optional >= {"attention_replaced", "given_attention_weights"}
         self._run_options = self._runtime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         self._state_names = tuple(tensor.name for tensor in self.manifest.state)
@@ -110,6 +123,7 @@ class Engine:
         previous_token_ids: Int[np.ndarray, "batch beam"],
         state: Mapping[str, np.ndarray],
         wanted: Wanted,
+        given: GivenAttention | None = None,
     ) -> StepOutput:
         """Return the best continuations of every hypothesis, and the next state.
 
@@ -118,14 +132,11 @@ class Engine:
             previous_token_ids: Token emitted last by every hypothesis.
             state: Tensors ``[batch beam size]`` by name.
             wanted: What to return.
+            given: Attention to use instead of the model's own; only where ``takes_given_attention``.
         """
-        inputs = {
-            "previous_token_ids": previous_token_ids,
-            "source_lengths": encoded.source_lengths,
-            "candidates": np.array([min(wanted.candidates, self.manifest.sizes["vocabulary"])], np.int64),
-            **encoded.encoder_side,
-            **state,
-        }
+        inputs = self._step_inputs(encoded, previous_token_ids, state, wanted.candidates)
+        if given is not None:
+            inputs |= given.graph_inputs
         fetches = [
             "candidate_token_ids",
             "candidate_log_probabilities",
@@ -143,6 +154,29 @@ class Engine:
             attention_query=outputs.get("attention_query"),
             log_probabilities=outputs.get("log_probabilities"),
         )
+
+    def attend(
+        self, encoded: EncodedBatch, previous_token_ids: Int[np.ndarray, "batch beam"], state: Mapping[str, np.ndarray]
+    ) -> Attended:
+        """Return the attention that ``step`` would have, to the bit, without looking for what to emit."""
+        inputs = self._step_inputs(encoded, previous_token_ids, state, candidates=1)
+        outputs = self._run("decoder_step", list(_ATTENTION), inputs)
+        return Attended(*(outputs[name] for name in _ATTENTION))
+
+    def _step_inputs(
+        self,
+        encoded: EncodedBatch,
+        previous_token_ids: Int[np.ndarray, "batch beam"],
+        state: Mapping[str, np.ndarray],
+        candidates: int,
+    ) -> dict[str, np.ndarray]:
+        return {
+            "previous_token_ids": previous_token_ids,
+            "source_lengths": encoded.source_lengths,
+            "candidates": np.array([min(candidates, self.manifest.sizes["vocabulary"])], np.int64),
+            **encoded.encoder_side,
+            **state,
+        }
 
     def _run(self, graph: str, fetches: list[str], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         started = time.perf_counter()

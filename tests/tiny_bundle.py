@@ -125,7 +125,9 @@ def _graph(file: Path) -> Graph:
             for value in values
         )
 
-    return Graph(inputs=tensors(graph.input), outputs=tensors(graph.output))
+    optional = {constant.name for constant in graph.initializer}
+    needed = [value for value in graph.input if value.name not in optional]
+    return Graph(inputs=tensors(needed), outputs=tensors(graph.output))
 
 
 def _fit(folder: Path, manifest: Manifest, key: int) -> tables.ComponentTables:

@@ -52,7 +52,8 @@ _STEP = (
 decoder_step (int64[batch, beam] previous_token_ids,
         float[batch, beam, size] decoder_state_0, float[batch, beam, size] decoder_state_1,
         float[batch, source, hidden] encoder_states, float[batch, source, key] attention_keys,
-        int64[batch] source_lengths, int64[1] candidates)
+        int64[batch] source_lengths, int64[1] candidates,
+        bool[batch, beam, 1] attention_replaced, float[batch, beam, source] given_attention_weights)
     => (int64[batch, beam, k] candidate_token_ids, float[batch, beam, k] candidate_log_probabilities,
         float[batch, beam, vocabulary] log_probabilities, float[batch, beam, source] attention_scores,
         float[batch, beam, source] attention_weights, float[batch, beam, key] attention_query,
@@ -72,7 +73,8 @@ decoder_step (int64[batch, beam] previous_token_ids,
     lengths = Unsqueeze(source_lengths, after)
     real = Less(positions, lengths)
     masked = Where(real, attention_scores, minus_infinity)
-    attention_weights = Softmax<axis = -1>(masked)
+    own_weights = Softmax<axis = -1>(masked)
+    attention_weights = Where(attention_replaced, given_attention_weights, own_weights)
     context = MatMul(attention_weights, encoder_states)
     both = Concat<axis = 2>(next_decoder_state_1, context)
     logits = MatMul(both, readout)
@@ -125,6 +127,8 @@ class TinyModel:
             "zero": np.array(0, np.int64),
             "one": np.array(1, np.int64),
             "after": np.array([1, 2], np.int64),
+            "attention_replaced": np.zeros((1, 1, 1), bool),  # a default makes the input optional
+            "given_attention_weights": np.zeros((1, 1, 1), np.float32),
         }
         _write(folder / "encoder.onnx", _ENCODER.replace("HALF", str(half)), encoder)
         _write(folder / "decoder_step.onnx", _STEP, step)

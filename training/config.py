@@ -79,6 +79,18 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class GuidanceConfig:
+    """Teaching attention the links of an aligner (training/guidance.py).
+
+    ``weight`` is what a nat of attention's surprise at the links counts against a nat of the translation's loss;
+    ``pairs`` is how many pairs of each corpus, from its first, are aligned: the others train as without guidance.
+    """
+
+    weight: Annotated[float, Field(gt=0.0)] = 0.3
+    pairs: _Positive = 400_000
+
+
+@dataclass(frozen=True, config=_STRICT)
 class RunConfig:
     """A whole run. ``model`` names an architecture of the registry and its sizes, checked by the model itself."""
 
@@ -86,6 +98,7 @@ class RunConfig:
     model: dict[str, Any]
     schedule: ScheduleConfig
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    guidance: GuidanceConfig | None = None
     seed: int = 1
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     devices: _Positive = 1

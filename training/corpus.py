@@ -26,13 +26,34 @@ _OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 
 
 @dataclass(frozen=True)
+class Links:
+    """Which source token each target token of a corpus stands for, as an aligner says; pair i spans offsets [i, i + 1).
+
+    Positions count tokens of their own sentence, from 0. A pair that was not aligned has no links.
+    """
+
+    target_positions: Int[np.ndarray, " links"]
+    source_positions: Int[np.ndarray, " links"]
+    offsets: Int[np.ndarray, " pairs_plus_one"]
+
+    def of(self, pair: int) -> Int[np.ndarray, "links 2"]:
+        """Return the (target, source) positions of one pair."""
+        place = slice(self.offsets[pair], self.offsets[pair + 1])
+        return np.stack([self.target_positions[place], self.source_positions[place]], axis=1)
+
+
+@dataclass(frozen=True)
 class Batch:
-    """A padded batch. Decoder inputs begin with the begin mark; targets and sources end with the end mark."""
+    """A padded batch. Decoder inputs begin with the begin mark; targets and sources end with the end mark.
+
+    ``links`` are (row, target position, source position), of the pairs that an aligner has seen.
+    """
 
     source_ids: Int[np.ndarray, "batch source"]
     source_lengths: Int[np.ndarray, " batch"]
     target_input_ids: Int[np.ndarray, "batch target"]
     target_ids: Int[np.ndarray, "batch target"]
+    links: Int[np.ndarray, "links 3"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,7 @@ class TokenizedCorpus:
     target_ids: Int[np.ndarray, " tokens"]
     target_offsets: Int[np.ndarray, " pairs_plus_one"]
     weight: float
+    links: Links | None = None
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -137,15 +159,17 @@ def epoch_batches(
 
 def assemble(corpora: list[TokenizedCorpus], pairs: list[tuple[int, int]]) -> Batch:
     """Return the padded batch of these (corpus, pair) indices."""
-    sources, targets = [], []
-    for index, pair in pairs:
+    sources, targets, links = [], [], [np.zeros((0, 3), np.int64)]
+    for row, (index, pair) in enumerate(pairs):
         corpus = corpora[index]
+        if corpus.links is not None:
+            links.append(np.insert(corpus.links.of(pair), 0, row, axis=1))
         sources.append(corpus.source_ids[corpus.source_offsets[pair] : corpus.source_offsets[pair + 1]])
         targets.append(corpus.target_ids[corpus.target_offsets[pair] : corpus.target_offsets[pair + 1]])
     target_ids = _pad(targets, end=EOS_ID)
     target_input_ids = np.concatenate([np.full((len(pairs), 1), BOS_ID), target_ids[:, :-1]], axis=1)
     lengths = np.array([len(source) + 1 for source in sources])
-    return Batch(_pad(sources, end=EOS_ID), lengths, target_input_ids, target_ids)
+    return Batch(_pad(sources, end=EOS_ID), lengths, target_input_ids, target_ids, np.concatenate(links))
 
 
 def _lines(config: CorpusConfig) -> Iterator[list[str] | None]:

@@ -4,6 +4,7 @@ TrainingError
 ├── InvalidConfig       the TOML file of the run
 ├── InvalidCorpus       the text it names
 ├── InvalidCheckpoint   a checkpoint that cannot be read or does not belong to the run
+├── AlignerFailed       the program that aligns the text for guided attention
 ├── TrainingDiverged    losses that stay not finite
 └── OutOfMemory         a batch that does not fit the device
 """
@@ -23,6 +24,10 @@ class InvalidCorpus(TrainingError):
 
 class InvalidCheckpoint(TrainingError):
     """A checkpoint folder is incomplete, damaged, or was made by another model or corpus."""
+
+
+class AlignerFailed(TrainingError):
+    """The aligner that guides attention is not installed, or it failed; its own words are in the message."""
 
 
 class TrainingDiverged(TrainingError):

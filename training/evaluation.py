@@ -69,7 +69,7 @@ def corpus_loss(model: TranslationModel, corpus: TokenizedCorpus) -> float:
             torch.from_numpy(array).to(device)
             for array in (batch.source_ids, batch.source_lengths, batch.target_input_ids, batch.target_ids)
         )
-        logits = model(source_ids, source_lengths, target_input_ids)
+        logits = model(source_ids, source_lengths, target_input_ids).logits
         total += float(
             torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), target_ids.flatten(), ignore_index=PAD_ID, reduction="sum"

@@ -22,6 +22,7 @@ from training.config import RunConfig, ScheduleConfig, parse_config, read_config
 from training.corpus import Batch, assemble, epoch_batches
 from training.errors import InvalidCheckpoint, OutOfMemory, TrainingDiverged
 from training.evaluation import validate
+from training.guidance import guidance_loss
 from training.models.interface import TranslationModel
 from training.models.registry import build_model
 from training.preparation import PreparedText, prepare_text
@@ -152,14 +153,20 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(schedule, step)
         self.model.train()
-        source_ids, source_lengths, target_input_ids, target_ids = (
+        source_ids, source_lengths, target_input_ids, target_ids, links = (
             torch.from_numpy(array).to(self.fabric.device, non_blocking=True)
-            for array in (batch.source_ids, batch.source_lengths, batch.target_input_ids, batch.target_ids)
+            for array in (batch.source_ids, batch.source_lengths, batch.target_input_ids, batch.target_ids, batch.links)
         )
-        logits = self.model(source_ids, source_lengths, target_input_ids)
+        predicted = self.model(source_ids, source_lengths, target_input_ids)
         loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), target_ids.flatten(), ignore_index=PAD_ID, label_smoothing=schedule.label_smoothing
+            predicted.logits.flatten(0, 1),
+            target_ids.flatten(),
+            ignore_index=PAD_ID,
+            label_smoothing=schedule.label_smoothing,
         )
+        guided = self.config.guidance
+        if guided is not None:
+            loss = loss + guided.weight * guidance_loss(predicted.attention_weights, links)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         clipped = self.fabric.clip_gradients(

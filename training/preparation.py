@@ -8,6 +8,7 @@ import sentencepiece
 
 from training.config import CorpusConfig, RunConfig
 from training.corpus import TokenizedCorpus, read_pairs, tokenize
+from training.guidance import with_links
 from training.progress import Reporter
 from training.vocabulary import train_vocabulary
 
@@ -41,6 +42,7 @@ def prepare_text(config: RunConfig, vocabulary: bytes | None, reporter: Reporter
 
     Raises:
         InvalidCorpus: A corpus is missing, damaged, or empty after filtering.
+        AlignerFailed: Attention is to be guided and the aligner is missing or failed.
         TrainingError: The text is too small for the vocabulary asked for.
     """
     data = config.data
@@ -56,6 +58,8 @@ def prepare_text(config: RunConfig, vocabulary: bytes | None, reporter: Reporter
         return tokenized
 
     train = [ids(corpus, pairs) for corpus, pairs in zip(data.train, read, strict=True)]
+    if config.guidance is not None:
+        train = with_links(train, config.guidance, reporter.folder, reporter)
     dev = []
     for corpus in data.dev:
         pairs = _read(corpus, reporter)

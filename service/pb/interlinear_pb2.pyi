@@ -8,6 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class AlignmentMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ALIGNMENT_METHOD_UNSPECIFIED: _ClassVar[AlignmentMethod]
+    ALIGNMENT_METHOD_ARGMAX: _ClassVar[AlignmentMethod]
+    ALIGNMENT_METHOD_THRESHOLD: _ClassVar[AlignmentMethod]
+    ALIGNMENT_METHOD_INTERSECTION: _ClassVar[AlignmentMethod]
+    ALIGNMENT_METHOD_UNION: _ClassVar[AlignmentMethod]
+    ALIGNMENT_METHOD_GROW_DIAG: _ClassVar[AlignmentMethod]
+    ALIGNMENT_METHOD_GROW_DIAG_FINAL_AND: _ClassVar[AlignmentMethod]
+
 class AlignmentDetail(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ALIGNMENT_DETAIL_UNSPECIFIED: _ClassVar[AlignmentDetail]
@@ -27,6 +37,8 @@ class ExplanationView(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPLANATION_VIEW_SCORES: _ClassVar[ExplanationView]
     EXPLANATION_VIEW_TERMS: _ClassVar[ExplanationView]
     EXPLANATION_VIEW_SHARES: _ClassVar[ExplanationView]
+    EXPLANATION_VIEW_COMPONENTS: _ClassVar[ExplanationView]
+    EXPLANATION_VIEW_STATES: _ClassVar[ExplanationView]
 
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -56,6 +68,13 @@ class Side(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SIDE_UNSPECIFIED: _ClassVar[Side]
     SIDE_SOURCE: _ClassVar[Side]
     SIDE_TARGET: _ClassVar[Side]
+ALIGNMENT_METHOD_UNSPECIFIED: AlignmentMethod
+ALIGNMENT_METHOD_ARGMAX: AlignmentMethod
+ALIGNMENT_METHOD_THRESHOLD: AlignmentMethod
+ALIGNMENT_METHOD_INTERSECTION: AlignmentMethod
+ALIGNMENT_METHOD_UNION: AlignmentMethod
+ALIGNMENT_METHOD_GROW_DIAG: AlignmentMethod
+ALIGNMENT_METHOD_GROW_DIAG_FINAL_AND: AlignmentMethod
 ALIGNMENT_DETAIL_UNSPECIFIED: AlignmentDetail
 ALIGNMENT_DETAIL_WORDS: AlignmentDetail
 ALIGNMENT_DETAIL_PIECES: AlignmentDetail
@@ -67,6 +86,8 @@ EXPLANATION_VIEW_ALIGNMENT: ExplanationView
 EXPLANATION_VIEW_SCORES: ExplanationView
 EXPLANATION_VIEW_TERMS: ExplanationView
 EXPLANATION_VIEW_SHARES: ExplanationView
+EXPLANATION_VIEW_COMPONENTS: ExplanationView
+EXPLANATION_VIEW_STATES: ExplanationView
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END_OF_SENTENCE: FinishReason
 FINISH_REASON_MAX_LENGTH: FinishReason
@@ -86,7 +107,7 @@ SIDE_SOURCE: Side
 SIDE_TARGET: Side
 
 class TranslateRequest(_message.Message):
-    __slots__ = ("model", "source_language_code", "target_language_code", "texts", "options", "alignment", "matrix_encoding")
+    __slots__ = ("model", "source_language_code", "target_language_code", "texts", "options", "alignment", "matrix_encoding", "alignment_options")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +115,7 @@ class TranslateRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     model: str
     source_language_code: str
     target_language_code: str
@@ -101,10 +123,11 @@ class TranslateRequest(_message.Message):
     options: DecodingOptions
     alignment: AlignmentDetail
     matrix_encoding: MatrixEncoding
-    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., alignment: _Optional[_Union[AlignmentDetail, str]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ...) -> None: ...
+    alignment_options: AlignmentOptions
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., alignment: _Optional[_Union[AlignmentDetail, str]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ..., alignment_options: _Optional[_Union[AlignmentOptions, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "views", "matrix_encoding")
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "views", "matrix_encoding", "alignment_options", "hypothesis_index")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +136,8 @@ class ExplainRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    HYPOTHESIS_INDEX_FIELD_NUMBER: _ClassVar[int]
     model: str
     source_language_code: str
     target_language_code: str
@@ -121,7 +146,121 @@ class ExplainRequest(_message.Message):
     options: DecodingOptions
     views: _containers.RepeatedScalarFieldContainer[ExplanationView]
     matrix_encoding: MatrixEncoding
-    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., views: _Optional[_Iterable[_Union[ExplanationView, str]]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ...) -> None: ...
+    alignment_options: AlignmentOptions
+    hypothesis_index: int
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., views: _Optional[_Iterable[_Union[ExplanationView, str]]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ..., alignment_options: _Optional[_Union[AlignmentOptions, _Mapping]] = ..., hypothesis_index: _Optional[int] = ...) -> None: ...
+
+class ContrastRequest(_message.Message):
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "target_word", "alternative")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_WORD_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    source_language_code: str
+    target_language_code: str
+    text: str
+    target: str
+    options: DecodingOptions
+    target_word: int
+    alternative: str
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., target_word: _Optional[int] = ..., alternative: _Optional[str] = ...) -> None: ...
+
+class ListAlternativesRequest(_message.Message):
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "target_word", "limit")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_WORD_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    source_language_code: str
+    target_language_code: str
+    text: str
+    target: str
+    options: DecodingOptions
+    target_word: int
+    limit: int
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., target_word: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class WhatIfRequest(_message.Message):
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "options", "intervention", "matrix_encoding")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    INTERVENTION_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    source_language_code: str
+    target_language_code: str
+    text: str
+    options: DecodingOptions
+    intervention: Intervention
+    matrix_encoding: MatrixEncoding
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., intervention: _Optional[_Union[Intervention, _Mapping]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ...) -> None: ...
+
+class Intervention(_message.Message):
+    __slots__ = ("kept_terms", "masked_source_words", "replaced_source_words", "given_attention")
+    KEPT_TERMS_FIELD_NUMBER: _ClassVar[int]
+    MASKED_SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    kept_terms: _containers.RepeatedCompositeFieldContainer[TermKey]
+    masked_source_words: _containers.RepeatedScalarFieldContainer[int]
+    replaced_source_words: _containers.RepeatedCompositeFieldContainer[WordReplacement]
+    given_attention: _containers.RepeatedCompositeFieldContainer[GivenAttention]
+    def __init__(self, kept_terms: _Optional[_Iterable[_Union[TermKey, _Mapping]]] = ..., masked_source_words: _Optional[_Iterable[int]] = ..., replaced_source_words: _Optional[_Iterable[_Union[WordReplacement, _Mapping]]] = ..., given_attention: _Optional[_Iterable[_Union[GivenAttention, _Mapping]]] = ...) -> None: ...
+
+class TermKey(_message.Message):
+    __slots__ = ("encoder", "decoder")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
+    encoder: Component
+    decoder: Component
+    def __init__(self, encoder: _Optional[_Union[Component, str]] = ..., decoder: _Optional[_Union[Component, str]] = ...) -> None: ...
+
+class WordReplacement(_message.Message):
+    __slots__ = ("source_word", "text")
+    SOURCE_WORD_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    source_word: int
+    text: str
+    def __init__(self, source_word: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class GivenAttention(_message.Message):
+    __slots__ = ("target_token", "flat", "source_word", "weights")
+    TARGET_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FLAT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_WORD_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    target_token: int
+    flat: bool
+    source_word: int
+    weights: SourceWeights
+    def __init__(self, target_token: _Optional[int] = ..., flat: _Optional[bool] = ..., source_word: _Optional[int] = ..., weights: _Optional[_Union[SourceWeights, _Mapping]] = ...) -> None: ...
+
+class SourceWeights(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class AlignmentOptions(_message.Message):
+    __slots__ = ("method", "threshold")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    method: AlignmentMethod
+    threshold: float
+    def __init__(self, method: _Optional[_Union[AlignmentMethod, str]] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class DecodingOptions(_message.Message):
     __slots__ = ("beam_size", "num_hypotheses", "length_penalty", "max_target_tokens", "forced_prefix")
@@ -168,7 +307,7 @@ class Translation(_message.Message):
     def __init__(self, hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source: _Optional[_Union[TokenizedText, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class Hypothesis(_message.Message):
-    __slots__ = ("text", "log_probability", "normalized_score", "token_log_probabilities", "finish_reason", "target", "alignment")
+    __slots__ = ("text", "log_probability", "normalized_score", "token_log_probabilities", "finish_reason", "target", "alignment", "word_log_probabilities")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     NORMALIZED_SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +315,7 @@ class Hypothesis(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    WORD_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     text: str
     log_probability: float
     normalized_score: float
@@ -183,7 +323,8 @@ class Hypothesis(_message.Message):
     finish_reason: FinishReason
     target: TokenizedText
     alignment: Alignment
-    def __init__(self, text: _Optional[str] = ..., log_probability: _Optional[float] = ..., normalized_score: _Optional[float] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., target: _Optional[_Union[TokenizedText, _Mapping]] = ..., alignment: _Optional[_Union[Alignment, _Mapping]] = ...) -> None: ...
+    word_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, text: _Optional[str] = ..., log_probability: _Optional[float] = ..., normalized_score: _Optional[float] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., target: _Optional[_Union[TokenizedText, _Mapping]] = ..., alignment: _Optional[_Union[Alignment, _Mapping]] = ..., word_log_probabilities: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class TokenizedText(_message.Message):
     __slots__ = ("text", "pieces", "words")
@@ -250,16 +391,24 @@ class Matrix(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., packed_float32: _Optional[bytes] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Alignment(_message.Message):
-    __slots__ = ("word_weights", "piece_weights", "links", "shift")
+    __slots__ = ("word_weights", "piece_weights", "links", "shift", "method", "unaligned_target_words", "unaligned_source_words", "reverse_word_weights")
     WORD_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     PIECE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
     SHIFT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    UNALIGNED_TARGET_WORDS_FIELD_NUMBER: _ClassVar[int]
+    UNALIGNED_SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
+    REVERSE_WORD_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     word_weights: Matrix
     piece_weights: Matrix
     links: _containers.RepeatedCompositeFieldContainer[AlignmentLink]
     shift: int
-    def __init__(self, word_weights: _Optional[_Union[Matrix, _Mapping]] = ..., piece_weights: _Optional[_Union[Matrix, _Mapping]] = ..., links: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ..., shift: _Optional[int] = ...) -> None: ...
+    method: AlignmentMethod
+    unaligned_target_words: _containers.RepeatedScalarFieldContainer[int]
+    unaligned_source_words: _containers.RepeatedScalarFieldContainer[int]
+    reverse_word_weights: Matrix
+    def __init__(self, word_weights: _Optional[_Union[Matrix, _Mapping]] = ..., piece_weights: _Optional[_Union[Matrix, _Mapping]] = ..., links: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ..., shift: _Optional[int] = ..., method: _Optional[_Union[AlignmentMethod, str]] = ..., unaligned_target_words: _Optional[_Iterable[int]] = ..., unaligned_source_words: _Optional[_Iterable[int]] = ..., reverse_word_weights: _Optional[_Union[Matrix, _Mapping]] = ...) -> None: ...
 
 class AlignmentLink(_message.Message):
     __slots__ = ("target_index", "source_index", "weight")
@@ -298,16 +447,60 @@ class ExplainResponse(_message.Message):
     def __init__(self, source: _Optional[_Union[TokenizedText, _Mapping]] = ..., hypothesis: _Optional[_Union[Hypothesis, _Mapping]] = ..., forced: _Optional[bool] = ..., attention_scores: _Optional[_Union[Matrix, _Mapping]] = ..., attention_weights: _Optional[_Union[Matrix, _Mapping]] = ..., decomposition: _Optional[_Union[Decomposition, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
 
 class Decomposition(_message.Message):
-    __slots__ = ("tables", "terms", "reconstruction_error", "subset_distances")
+    __slots__ = ("tables", "terms", "reconstruction_error", "subset_distances", "encoder_components", "decoder_components")
     TABLES_FIELD_NUMBER: _ClassVar[int]
     TERMS_FIELD_NUMBER: _ClassVar[int]
     RECONSTRUCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
     SUBSET_DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_COMPONENTS_FIELD_NUMBER: _ClassVar[int]
+    DECODER_COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     tables: ComponentTables
     terms: _containers.RepeatedCompositeFieldContainer[Term]
     reconstruction_error: float
     subset_distances: _containers.RepeatedCompositeFieldContainer[SubsetDistance]
-    def __init__(self, tables: _Optional[_Union[ComponentTables, _Mapping]] = ..., terms: _Optional[_Iterable[_Union[Term, _Mapping]]] = ..., reconstruction_error: _Optional[float] = ..., subset_distances: _Optional[_Iterable[_Union[SubsetDistance, _Mapping]]] = ...) -> None: ...
+    encoder_components: SideComponents
+    decoder_components: SideComponents
+    def __init__(self, tables: _Optional[_Union[ComponentTables, _Mapping]] = ..., terms: _Optional[_Iterable[_Union[Term, _Mapping]]] = ..., reconstruction_error: _Optional[float] = ..., subset_distances: _Optional[_Iterable[_Union[SubsetDistance, _Mapping]]] = ..., encoder_components: _Optional[_Union[SideComponents, _Mapping]] = ..., decoder_components: _Optional[_Union[SideComponents, _Mapping]] = ...) -> None: ...
+
+class SideComponents(_message.Message):
+    __slots__ = ("temporal_curve", "temporal_norms", "input_driven_norms", "delta_norms", "nearest_tokens", "states", "temporal", "input_driven")
+    TEMPORAL_CURVE_FIELD_NUMBER: _ClassVar[int]
+    TEMPORAL_NORMS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_DRIVEN_NORMS_FIELD_NUMBER: _ClassVar[int]
+    DELTA_NORMS_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    TEMPORAL_FIELD_NUMBER: _ClassVar[int]
+    INPUT_DRIVEN_FIELD_NUMBER: _ClassVar[int]
+    temporal_curve: Matrix
+    temporal_norms: _containers.RepeatedScalarFieldContainer[float]
+    input_driven_norms: _containers.RepeatedScalarFieldContainer[float]
+    delta_norms: _containers.RepeatedScalarFieldContainer[float]
+    nearest_tokens: _containers.RepeatedCompositeFieldContainer[NearestTokens]
+    states: Matrix
+    temporal: Matrix
+    input_driven: Matrix
+    def __init__(self, temporal_curve: _Optional[_Union[Matrix, _Mapping]] = ..., temporal_norms: _Optional[_Iterable[float]] = ..., input_driven_norms: _Optional[_Iterable[float]] = ..., delta_norms: _Optional[_Iterable[float]] = ..., nearest_tokens: _Optional[_Iterable[_Union[NearestTokens, _Mapping]]] = ..., states: _Optional[_Union[Matrix, _Mapping]] = ..., temporal: _Optional[_Union[Matrix, _Mapping]] = ..., input_driven: _Optional[_Union[Matrix, _Mapping]] = ...) -> None: ...
+
+class NearestTokens(_message.Message):
+    __slots__ = ("token_id", "piece", "neighbors")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
+    token_id: int
+    piece: str
+    neighbors: _containers.RepeatedCompositeFieldContainer[NearToken]
+    def __init__(self, token_id: _Optional[int] = ..., piece: _Optional[str] = ..., neighbors: _Optional[_Iterable[_Union[NearToken, _Mapping]]] = ...) -> None: ...
+
+class NearToken(_message.Message):
+    __slots__ = ("token_id", "piece", "cosine")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    COSINE_FIELD_NUMBER: _ClassVar[int]
+    token_id: int
+    piece: str
+    cosine: float
+    def __init__(self, token_id: _Optional[int] = ..., piece: _Optional[str] = ..., cosine: _Optional[float] = ...) -> None: ...
 
 class Term(_message.Message):
     __slots__ = ("encoder", "decoder", "contribution", "share", "row_shares")
@@ -344,6 +537,96 @@ class ComponentTables(_message.Message):
     sentences: int
     minimum_count: int
     def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., corpus: _Optional[str] = ..., sentences: _Optional[int] = ..., minimum_count: _Optional[int] = ...) -> None: ...
+
+class ContrastResponse(_message.Message):
+    __slots__ = ("source", "chosen", "alternative", "log_probability_difference", "source_weight_differences", "share_differences", "warnings", "effective_options", "metadata")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_WEIGHT_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    SHARE_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    source: TokenizedText
+    chosen: ContrastSide
+    alternative: ContrastSide
+    log_probability_difference: float
+    source_weight_differences: _containers.RepeatedScalarFieldContainer[float]
+    share_differences: _containers.RepeatedScalarFieldContainer[float]
+    warnings: _containers.RepeatedCompositeFieldContainer[Warning]
+    effective_options: DecodingOptions
+    metadata: ResponseMetadata
+    def __init__(self, source: _Optional[_Union[TokenizedText, _Mapping]] = ..., chosen: _Optional[_Union[ContrastSide, _Mapping]] = ..., alternative: _Optional[_Union[ContrastSide, _Mapping]] = ..., log_probability_difference: _Optional[float] = ..., source_weight_differences: _Optional[_Iterable[float]] = ..., share_differences: _Optional[_Iterable[float]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+
+class ContrastSide(_message.Message):
+    __slots__ = ("hypothesis", "target_words", "log_probability", "source_weights", "shares")
+    HYPOTHESIS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_WORDS_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    hypothesis: Hypothesis
+    target_words: _containers.RepeatedScalarFieldContainer[int]
+    log_probability: float
+    source_weights: _containers.RepeatedScalarFieldContainer[float]
+    shares: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, hypothesis: _Optional[_Union[Hypothesis, _Mapping]] = ..., target_words: _Optional[_Iterable[int]] = ..., log_probability: _Optional[float] = ..., source_weights: _Optional[_Iterable[float]] = ..., shares: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ListAlternativesResponse(_message.Message):
+    __slots__ = ("source", "target", "alternatives", "effective_options", "metadata")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    source: TokenizedText
+    target: TokenizedText
+    alternatives: _containers.RepeatedCompositeFieldContainer[Alternative]
+    effective_options: DecodingOptions
+    metadata: ResponseMetadata
+    def __init__(self, source: _Optional[_Union[TokenizedText, _Mapping]] = ..., target: _Optional[_Union[TokenizedText, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[Alternative, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+
+class Alternative(_message.Message):
+    __slots__ = ("text", "log_probability", "hypothesis")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    HYPOTHESIS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    log_probability: float
+    hypothesis: Hypothesis
+    def __init__(self, text: _Optional[str] = ..., log_probability: _Optional[float] = ..., hypothesis: _Optional[_Union[Hypothesis, _Mapping]] = ...) -> None: ...
+
+class WhatIfResponse(_message.Message):
+    __slots__ = ("source", "changed_source", "baseline", "changed", "baseline_words_changed", "changed_words", "log_probability_change", "token_log_probability_changes", "attention_distance", "row_attention_distances", "warnings", "effective_options", "metadata")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_WORDS_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_WORDS_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LOG_PROBABILITY_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    ROW_ATTENTION_DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    source: TokenizedText
+    changed_source: TokenizedText
+    baseline: Hypothesis
+    changed: Hypothesis
+    baseline_words_changed: _containers.RepeatedScalarFieldContainer[int]
+    changed_words: _containers.RepeatedScalarFieldContainer[int]
+    log_probability_change: float
+    token_log_probability_changes: _containers.RepeatedScalarFieldContainer[float]
+    attention_distance: float
+    row_attention_distances: _containers.RepeatedScalarFieldContainer[float]
+    warnings: _containers.RepeatedCompositeFieldContainer[Warning]
+    effective_options: DecodingOptions
+    metadata: ResponseMetadata
+    def __init__(self, source: _Optional[_Union[TokenizedText, _Mapping]] = ..., changed_source: _Optional[_Union[TokenizedText, _Mapping]] = ..., baseline: _Optional[_Union[Hypothesis, _Mapping]] = ..., changed: _Optional[_Union[Hypothesis, _Mapping]] = ..., baseline_words_changed: _Optional[_Iterable[int]] = ..., changed_words: _Optional[_Iterable[int]] = ..., log_probability_change: _Optional[float] = ..., token_log_probability_changes: _Optional[_Iterable[float]] = ..., attention_distance: _Optional[float] = ..., row_attention_distances: _Optional[_Iterable[float]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
 
 class Warning(_message.Message):
     __slots__ = ("kind", "message", "side", "positions")

@@ -116,6 +116,21 @@ class ExplanationServiceStub:
                 request_serializer=service_dot_pb_dot_interlinear__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=service_dot_pb_dot_interlinear__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.Contrast = channel.unary_unary(
+                '/interlinear.v1.ExplanationService/Contrast',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.ContrastRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.ContrastResponse.FromString,
+                _registered_method=True)
+        self.ListAlternatives = channel.unary_unary(
+                '/interlinear.v1.ExplanationService/ListAlternatives',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.ListAlternativesRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.ListAlternativesResponse.FromString,
+                _registered_method=True)
+        self.WhatIf = channel.unary_unary(
+                '/interlinear.v1.ExplanationService/WhatIf',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.WhatIfRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.WhatIfResponse.FromString,
+                _registered_method=True)
 
 
 class ExplanationServiceServicer:
@@ -123,7 +138,30 @@ class ExplanationServiceServicer:
     """
 
     def Explain(self, request, context):
-        """Explains the service's own translation of a text, or a target that the caller gives.
+        """Explains the service's own translation of a text, any hypothesis of its n-best list, or a target that the caller
+        gives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Contrast(self, request, context):
+        """Compares a word of a translation with another that might stand there: why this one, and not that one?
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAlternatives(self, request, context):
+        """Lists what else might stand at a place of a translation, each with the translation that would follow from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhatIf(self, request, context):
+        """Translates again with the model's attention or its source changed, and tells what became of the translation. It is
+        the causal check of what Explain describes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +174,21 @@ def add_ExplanationServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=service_dot_pb_dot_interlinear__pb2.ExplainRequest.FromString,
                     response_serializer=service_dot_pb_dot_interlinear__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Contrast': grpc.unary_unary_rpc_method_handler(
+                    servicer.Contrast,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.ContrastRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.ContrastResponse.SerializeToString,
+            ),
+            'ListAlternatives': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlternatives,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.ListAlternativesRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.ListAlternativesResponse.SerializeToString,
+            ),
+            'WhatIf': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhatIf,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.WhatIfRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.WhatIfResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -166,6 +219,87 @@ class ExplanationService:
             '/interlinear.v1.ExplanationService/Explain',
             service_dot_pb_dot_interlinear__pb2.ExplainRequest.SerializeToString,
             service_dot_pb_dot_interlinear__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Contrast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlinear.v1.ExplanationService/Contrast',
+            service_dot_pb_dot_interlinear__pb2.ContrastRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.ContrastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlternatives(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlinear.v1.ExplanationService/ListAlternatives',
+            service_dot_pb_dot_interlinear__pb2.ListAlternativesRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.ListAlternativesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhatIf(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlinear.v1.ExplanationService/WhatIf',
+            service_dot_pb_dot_interlinear__pb2.WhatIfRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.WhatIfResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -104,6 +104,33 @@ def test_attention_is_the_softmax_of_query_times_keys_and_exactly_zero_on_paddin
     assert np.isfinite(step.attention_scores).all()
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_step_takes_attention_in_place_of_its_own_and_without_any_it_is_the_plain_step(
+    narrow: Exported, precision: str
+) -> None:
+    model: OnnxModel = getattr(narrow, precision)
+    session = onnxruntime.InferenceSession(model.graphs["decoder_step"], providers=["CPUExecutionProvider"])
+    encoded = model.encode(random_sources(40, [7, 30], seed=3))
+    inputs = {
+        "previous_token_ids": previous_tokens(40, 2, 3, seed=3),
+        "source_lengths": encoded.source_lengths,
+        "candidates": np.array([1]),
+        **encoded.encoder_side,
+        **first_state(encoded, 3),
+    }
+    names = ["log_probabilities", "attention_weights", "context"]
+    plain, own, _ = session.run(names, inputs)
+    told = {"attention_replaced": np.ones((2, 3, 1), bool), "given_attention_weights": own}
+    np.testing.assert_array_equal(session.run(names, inputs | told)[0], plain)
+    told["given_attention_weights"] = np.zeros_like(own)
+    told["given_attention_weights"][:, :, 2] = 1.0
+    other, weights, context = session.run(names, inputs | told)
+    np.testing.assert_array_equal(weights, told["given_attention_weights"])
+    states = encoded.encoder_side["encoder_states"]
+    np.testing.assert_allclose(context, np.repeat(states[:, 2:3], 3, axis=1), atol=1e-6)
+    assert (other != plain).any(axis=2).all()
+
+
 def test_as_many_candidates_come_back_as_are_asked_for_best_first(narrow: Exported) -> None:
     encoded = narrow.float32.encode(random_sources(40, [5, 9], seed=2))
     tokens, state = previous_tokens(40, 2, 3, seed=2), first_state(encoded, 3)

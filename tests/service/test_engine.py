@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from bundle.search import EncodedBatch
+from bundle.step import GivenAttention
 from service import engine as engine_module
 from service.engine import Engine, Wanted, refuse_two_runtimes, usable_processors
 from service.errors import BundleRefused, DeviceUnavailable
@@ -68,6 +69,46 @@ def test_attention_is_a_distribution_over_the_source_and_its_scores_are_products
         assert not weights[len(source) :].any()
         products = encoded.encoder_side["attention_keys"][row, : len(source)] @ output.attention_query[row, 0]
         np.testing.assert_allclose(output.attention_scores[row, 0, : len(source)], products, rtol=1e-4, atol=1e-5)
+
+
+def test_attending_alone_gives_the_bits_of_a_step(engine: Engine) -> None:
+    encoded = engine.encode(SOURCES)
+    previous, state = np.full((3, 4), engine.manifest.special_ids.bos), repeated(encoded, 4)
+    attended = engine.attend(encoded, previous, state)
+    output = engine.step(encoded, previous, state, Wanted(2, attention=True))
+    np.testing.assert_array_equal(attended.scores, output.attention_scores)
+    np.testing.assert_array_equal(attended.weights, output.attention_weights)
+    np.testing.assert_array_equal(attended.query, output.attention_query)
+
+
+def test_a_step_told_its_own_attention_is_the_plain_step_to_the_bit(engine: Engine) -> None:
+    encoded = engine.encode(SOURCES)
+    previous, state = np.full((3, 4), engine.manifest.special_ids.bos), repeated(encoded, 4)
+    plain = engine.step(encoded, previous, state, Wanted(5, True, True))
+    assert plain.attention_weights is not None
+    for replaced in (np.ones((3, 4), bool), np.zeros((3, 4), bool), np.arange(12).reshape(3, 4) % 2 == 0):
+        told = engine.step(
+            encoded, previous, state, Wanted(5, True, True), GivenAttention(replaced, plain.attention_weights)
+        )
+        np.testing.assert_array_equal(told.log_probabilities, plain.log_probabilities)
+        for name, tensor in plain.state.items():
+            np.testing.assert_array_equal(told.state[name], tensor)
+
+
+def test_given_attention_changes_the_hypotheses_it_is_for_and_no_other(engine: Engine) -> None:
+    assert engine.takes_given_attention
+    encoded = engine.encode(SOURCES)
+    previous, state = np.full((3, 2), engine.manifest.special_ids.bos), repeated(encoded, 2)
+    plain = engine.step(encoded, previous, state, Wanted(2, True, True))
+    assert plain.attention_weights is not None and plain.log_probabilities is not None
+    weights = np.zeros_like(plain.attention_weights)
+    weights[:, :, 0] = 1.0
+    replaced = np.array([[True, False]] * 3)
+    output = engine.step(encoded, previous, state, Wanted(2, True, True), GivenAttention(replaced, weights))
+    assert output.log_probabilities is not None and output.attention_weights is not None
+    np.testing.assert_array_equal(output.attention_weights[:, 0], weights[:, 0])
+    assert (output.log_probabilities[:, 0] != plain.log_probabilities[:, 0]).any(axis=1).all()
+    np.testing.assert_array_equal(output.log_probabilities[:, 1], plain.log_probabilities[:, 1])
 
 
 def test_time_inside_onnx_runtime_is_metered_by_graph(engine: Engine, metrics: Metrics) -> None:

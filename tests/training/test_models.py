@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.models.interface import Encoded, TranslationModel
+from training.models.interface import Encoded, GivenAttention, Stepped, TranslationModel
 from training.models.recurrence import BidirectionalLayer, gru_step
 from training.models.registry import build_model
 
@@ -55,7 +55,7 @@ def test_padding_does_not_leak_into_a_sentence(model: TranslationModel) -> None:
 def test_steps_give_the_log_probabilities_of_teacher_forcing(model: TranslationModel) -> None:
     ids, lengths = sources(6, 3)
     target_input_ids = torch.randint(4, VOCABULARY, (2, 5))
-    expected = torch.log_softmax(model(ids, lengths, target_input_ids), dim=-1)
+    expected = torch.log_softmax(model(ids, lengths, target_input_ids).logits, dim=-1)
     encoded = model.encode(ids, lengths)
     state = {name: tensor[:, None] for name, tensor in encoded.initial_state.items()}
     for time in range(5):
@@ -77,6 +77,30 @@ def test_attention_is_a_distribution_over_the_sentence_and_its_scores_are_inner_
     scores = stepped.attention_query @ encoded.encoder_side["attention_keys"].transpose(1, 2)
     torch.testing.assert_close(stepped.attention_scores, scores)
     torch.testing.assert_close(stepped.context, stepped.attention_weights @ encoded.encoder_side["encoder_states"])
+
+
+def test_teacher_forcing_attends_as_the_steps_do(model: TranslationModel) -> None:
+    ids, lengths = sources(6, 3)
+    target_input_ids = torch.full((2, 1), 2)
+    weights = model(ids, lengths, target_input_ids).attention_weights
+    own = _first_step(model, model.encode(ids, lengths)).attention_weights
+    assert own is not None
+    torch.testing.assert_close(weights, own[:, :1])
+
+
+def test_given_attention_is_used_where_it_replaces_and_nowhere_else(model: TranslationModel) -> None:
+    encoded = model.encode(*sources(6, 3))
+    own = _first_step(model, encoded)
+    weights = torch.zeros(2, 3, 6)
+    weights[..., 1] = 1.0
+    replaced = torch.tensor([True, False, True]).expand(2, 3)[..., None]
+    stepped = _first_step(model, encoded, GivenAttention(replaced, weights))
+    assert own.context is not None and stepped.context is not None
+    expected = encoded.encoder_side["encoder_states"][:, [1]].expand(-1, 3, -1)
+    torch.testing.assert_close(stepped.context, torch.where(replaced, expected, own.context))
+    torch.testing.assert_close(stepped.attention_scores, own.attention_scores)
+    assert not torch.allclose(stepped.log_probabilities[:, 0], own.log_probabilities[:, 0])
+    assert torch.equal(stepped.log_probabilities[:, 1], own.log_probabilities[:, 1])
 
 
 def test_a_step_leaves_no_tensor_behind(model: TranslationModel) -> None:
@@ -106,8 +130,8 @@ def test_tied_embeddings_share_one_table() -> None:
     assert untied - tied == 2 * VOCABULARY * SIZES["embedding"]  # type: ignore[operator]
 
 
-def _first_step(model: TranslationModel, encoded: Encoded):  # type: ignore[no-untyped-def]
+def _first_step(model: TranslationModel, encoded: Encoded, given: GivenAttention | None = None) -> Stepped:
     beam = 3
     state = {name: tensor[:, None].expand(-1, beam, -1) for name, tensor in encoded.initial_state.items()}
     previous = torch.full((len(encoded.source_lengths), beam), 2)
-    return model.step(previous, state, encoded)
+    return model.step(previous, state, encoded, given)

@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from training.models.interface import Encoded, StateTensor, Stepped, TranslationModel
+from training.models.interface import Encoded, GivenAttention, StateTensor, Stepped, TeacherForced, TranslationModel
 from training.models.recurrence import BidirectionalLayer, gru_step
 
 
@@ -102,7 +102,11 @@ class AttentionEncoderDecoder(TranslationModel):
         )
 
     def step(
-        self, previous_token_ids: Int[Tensor, "batch beam"], state: dict[str, Tensor], encoded: Encoded
+        self,
+        previous_token_ids: Int[Tensor, "batch beam"],
+        state: dict[str, Tensor],
+        encoded: Encoded,
+        given: GivenAttention | None = None,
     ) -> Stepped:
         """Read one token, attend, and return the next token's log-probabilities."""
         inputs = self.target_embedding(previous_token_ids)
@@ -110,7 +114,7 @@ class AttentionEncoderDecoder(TranslationModel):
         for index, (tensor, cell) in enumerate(zip(self.state, self.decoder, strict=True)):
             next_state[tensor.name] = gru_step(cell, inputs, state[tensor.name])
             inputs = inputs + next_state[tensor.name] if index else next_state[tensor.name]
-        query, scores, weights, context = self._attend(inputs, encoded)
+        query, scores, weights, context = self._attend(inputs, encoded, given)
         logits = self._predict(inputs, context)
         return Stepped(torch.log_softmax(logits, dim=-1), next_state, scores, weights, query, context)
 
@@ -119,18 +123,18 @@ class AttentionEncoderDecoder(TranslationModel):
         source_ids: Int[Tensor, "batch source"],
         source_lengths: Int[Tensor, " batch"],
         target_input_ids: Int[Tensor, "batch target"],
-    ) -> Float[Tensor, "batch target vocabulary"]:
-        """Return logits under teacher forcing; no step waits for attention, so each layer runs as one sequence."""
+    ) -> TeacherForced:
+        """Return what ``step`` would, target known: no step waits for attention, so each layer runs as one sequence."""
         encoded = self.encode(source_ids, source_lengths)
         states = self.dropout(self.target_embedding(target_input_ids))
         for index, (tensor, cell) in enumerate(zip(self.state, self.decoder, strict=True)):
             read, _ = cell(states, encoded.initial_state[tensor.name][None])
             states = states + self.dropout(read) if index else self.dropout(read)
-        context = self._attend(states, encoded)[-1]
-        return self._predict(states, context)
+        _, _, weights, context = self._attend(states, encoded)
+        return TeacherForced(self._predict(states, context), weights)
 
     def _attend(
-        self, states: Float[Tensor, "batch target hidden"], encoded: Encoded
+        self, states: Float[Tensor, "batch target hidden"], encoded: Encoded, given: GivenAttention | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return query, scores, weights and context; the scale 1/√key is folded into the query."""
         keys, values = encoded.encoder_side["attention_keys"], encoded.encoder_side["encoder_states"]
@@ -138,6 +142,8 @@ class AttentionEncoderDecoder(TranslationModel):
         scores = query @ keys.transpose(1, 2)
         inside = torch.arange(keys.shape[1], device=keys.device) < encoded.source_lengths[:, None]
         weights = torch.softmax(scores.masked_fill(~inside[:, None], float("-inf")), dim=-1)
+        if given is not None:
+            weights = torch.where(given.replaced, given.weights, weights)
         return query, scores, weights, weights.to(values.dtype) @ values
 
     def _predict(

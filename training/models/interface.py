@@ -6,8 +6,9 @@ Every method is a pure function of its arguments: no tensor is kept on a module 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -24,6 +25,13 @@ class Encoded:
     initial_state: dict[str, Tensor]
 
 
+class GivenAttention(NamedTuple):
+    """Attention weights to use instead of the model's own in the rows where ``replaced`` is true."""
+
+    replaced: Bool[Tensor, "batch beam 1"]
+    weights: Float[Tensor, "batch beam source"]
+
+
 @dataclass(frozen=True)
 class Stepped:
     """One decoding step. An architecture without attention leaves the attention tensors out.
@@ -37,6 +45,16 @@ class Stepped:
     attention_weights: Float[Tensor, "batch beam source"] | None = None
     attention_query: Float[Tensor, "batch beam key"] | None = None
     context: Float[Tensor, "batch beam hidden"] | None = None
+
+
+class TeacherForced(NamedTuple):
+    """What a model makes of given targets: ``logits`` of every next token, and where it looked to find them.
+
+    An architecture without attention leaves ``attention_weights`` out. (A tuple, as Fabric must rebuild it.)
+    """
+
+    logits: Float[Tensor, "batch target vocabulary"]
+    attention_weights: Float[Tensor, "batch target source"] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +89,17 @@ class TranslationModel(nn.Module, ABC):
 
     @abstractmethod
     def step(
-        self, previous_token_ids: Int[Tensor, "batch beam"], state: dict[str, Tensor], encoded: Encoded
+        self,
+        previous_token_ids: Int[Tensor, "batch beam"],
+        state: dict[str, Tensor],
+        encoded: Encoded,
+        given: GivenAttention | None = None,
     ) -> Stepped:
-        """Return log-probabilities (nats) of the next token and the next state, [batch beam size] a tensor."""
+        """Return log-probabilities (nats) of the next token and the next state, [batch beam size] a tensor.
+
+        ``given`` attention is used, and returned, in place of the model's own; the scores stay what they were. An
+        architecture without attention does not look at it.
+        """
 
     @abstractmethod
     def forward(
@@ -81,5 +107,5 @@ class TranslationModel(nn.Module, ABC):
         source_ids: Int[Tensor, "batch source"],
         source_lengths: Int[Tensor, " batch"],
         target_input_ids: Int[Tensor, "batch target"],
-    ) -> Float[Tensor, "batch target vocabulary"]:
+    ) -> TeacherForced:
         """Return logits of every next token with the true previous tokens as decoder input (teacher forcing)."""
