@@ -132,6 +132,8 @@ class StepOutput:
         attention_weights: After softmax.
         attention_query: The vector whose dot product with ``attention_keys`` is the score.
         log_probabilities: Of every token; answers ``ALL_CANDIDATES`` without sorting the vocabulary.
+        emission_scores: Of the token that was read: the logit it would have been emitted with, one step ago, had that
+            step attended to one source position alone.
     """
 
     candidate_token_ids: Int[np.ndarray, "batch beam k"]
@@ -141,6 +143,7 @@ class StepOutput:
     attention_weights: Float[np.ndarray, "batch beam source"] | None = None
     attention_query: Float[np.ndarray, "batch beam key"] | None = None
     log_probabilities: Float[np.ndarray, "batch beam vocabulary"] | None = None
+    emission_scores: Float[np.ndarray, "batch beam source"] | None = None
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ _TRACED_AXES = {
     "attention_weights": ("batch", "beam", "source"),
     "attention_query": ("batch", "beam", "key"),
     "context": ("batch", "beam", "hidden"),
+    "emission_scores": ("batch", "beam", "source"),
 }
 # Inputs with a default, which nothing feeds in plain decoding: attention for the step to use instead of its own.
 _GIVEN_AXES = {"attention_replaced": ("batch", "beam", "one"), "given_attention_weights": ("batch", "beam", "source")}
@@ -61,7 +62,13 @@ def export_graphs(model: TranslationModel) -> Graphs:
         stepped = model.step(previous, state, encoded)
     traced = [name for name in _TRACED_AXES if getattr(stepped, name) is not None]
     signature = _signature(model, list(encoded.encoder_side), traced)
-    step_inputs: tuple[Any, ...] = (previous, state, encoded.encoder_side, source_lengths, torch.tensor([_EXAMPLE_SIZES["k"]]))
+    step_inputs: tuple[Any, ...] = (
+        previous,
+        state,
+        encoded.encoder_side,
+        source_lengths,
+        torch.tensor([_EXAMPLE_SIZES["k"]]),
+    )
     defaults = {}
     if stepped.attention_weights is not None:
         defaults = {"attention_replaced": torch.zeros(1, 1, 1, dtype=torch.bool)}

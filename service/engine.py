@@ -28,6 +28,7 @@ from service.metrics import Metrics
 
 _ENCODER_SIDE = ("encoder_states", "attention_keys")
 _ATTENTION = ("attention_scores", "attention_weights", "attention_query")
+_TRACED = (*_ATTENTION, "emission_scores")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -37,7 +38,7 @@ class Wanted:
 
     Attributes:
         candidates: Best continuations of every hypothesis; cut to the size of the vocabulary.
-        attention: Attention scores, weights and queries.
+        attention: Attention scores, weights and queries, and emission scores where the bundle has them.
         whole_vocabulary: Log probabilities of every token, unsorted.
     """
 
@@ -100,7 +101,7 @@ class Engine:
         self._run_options.only_execute_path_to_fetches = True
         self._state_names = tuple(tensor.name for tensor in self.manifest.state)
         step_outputs = {tensor.name for tensor in self.manifest.graphs["decoder_step"].outputs}
-        self._attention = tuple(name for name in _ATTENTION if name in step_outputs)
+        self._traced = tuple(name for name in _TRACED if name in step_outputs)
         encoder_outputs = {tensor.name for tensor in self.manifest.graphs["encoder"].outputs}
         self._encoder_side = tuple(name for name in _ENCODER_SIDE if name in encoder_outputs)
         self._warm_up()
@@ -141,7 +142,7 @@ class Engine:
             "candidate_token_ids",
             "candidate_log_probabilities",
             *(f"next_{name}" for name in self._state_names),
-            *(self._attention if wanted.attention else ()),
+            *(self._traced if wanted.attention else ()),
             *(["log_probabilities"] if wanted.whole_vocabulary else []),
         ]
         outputs = self._run("decoder_step", fetches, inputs)
@@ -153,6 +154,7 @@ class Engine:
             attention_weights=outputs.get("attention_weights"),
             attention_query=outputs.get("attention_query"),
             log_probabilities=outputs.get("log_probabilities"),
+            emission_scores=outputs.get("emission_scores"),
         )
 
     def attend(

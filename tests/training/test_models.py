@@ -103,6 +103,27 @@ def test_given_attention_is_used_where_it_replaces_and_nowhere_else(model: Trans
     assert torch.equal(stepped.log_probabilities[:, 1], own.log_probabilities[:, 1])
 
 
+def test_emission_scores_are_logits_under_attention_to_one_position_alone(model: TranslationModel) -> None:
+    encoded = model.encode(*sources(6, 3))
+    before = _first_step(model, encoded)
+    emitted = torch.tensor([[5, 6, 7], [8, 9, 5]])
+    scores = model.step(emitted, before.state, encoded).emission_scores
+    assert scores is not None
+    gaps = []
+    for position in range(6):
+        weights = torch.zeros(2, 3, 6)
+        weights[..., position] = 1.0
+        told = _first_step(model, encoded, GivenAttention(torch.ones(2, 3, 1, dtype=torch.bool), weights))
+        chosen = told.log_probabilities.gather(-1, torch.stack([emitted, emitted.roll(1, 1)], -1))
+        gaps.append((chosen, position))
+    others = model.step(emitted.roll(1, 1), before.state, encoded).emission_scores
+    assert others is not None
+    for chosen, position in gaps:  # the difference of two logits is that of their log-probabilities
+        torch.testing.assert_close(
+            (scores - others)[..., position], chosen[..., 0] - chosen[..., 1], atol=1e-5, rtol=1e-4
+        )
+
+
 def test_a_step_leaves_no_tensor_behind(model: TranslationModel) -> None:
     before = set(vars(model))
     _first_step(model, model.encode(*sources(5)))

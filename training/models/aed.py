@@ -116,7 +116,8 @@ class AttentionEncoderDecoder(TranslationModel):
             inputs = inputs + next_state[tensor.name] if index else next_state[tensor.name]
         query, scores, weights, context = self._attend(inputs, encoded, given)
         logits = self._predict(inputs, context)
-        return Stepped(torch.log_softmax(logits, dim=-1), next_state, scores, weights, query, context)
+        emission = self._emission(previous_token_ids, state, encoded)
+        return Stepped(torch.log_softmax(logits, dim=-1), next_state, scores, weights, query, context, emission)
 
     def forward(
         self,
@@ -145,6 +146,20 @@ class AttentionEncoderDecoder(TranslationModel):
         if given is not None:
             weights = torch.where(given.replaced, given.weights, weights)
         return query, scores, weights, weights.to(values.dtype) @ values
+
+    def _emission(
+        self, token_ids: Int[Tensor, "batch beam"], state: dict[str, Tensor], encoded: Encoded
+    ) -> Float[Tensor, "batch beam source"]:
+        """Return the logit of ``token_ids``, emitted from ``state``, with each source position alone as context."""
+        states = torch.stack([state[tensor.name] for tensor in self.state]).sum(0)  # layers add to what they read
+        values = encoded.encoder_side["encoder_states"]
+        # The read-out is linear up to its tanh, so each half goes in with zeros for the other.
+        of_state = self.readout(torch.cat([states, torch.zeros_like(states)], dim=-1))
+        of_context = self.readout(torch.cat([torch.zeros_like(values), values], dim=-1)) - self.readout.bias
+        readout = torch.tanh(of_state[:, :, None] + of_context[:, None])
+        emitted = nn.functional.embedding(token_ids, self.output.weight)
+        logits: Tensor = (readout * emitted[:, :, None]).sum(-1)
+        return logits + self.output.bias[token_ids][..., None]
 
     def _predict(
         self, states: Float[Tensor, "batch target hidden"], context: Float[Tensor, "batch target hidden"]

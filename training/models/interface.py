@@ -37,6 +37,8 @@ class Stepped:
     """One decoding step. An architecture without attention leaves the attention tensors out.
 
     ``attention_scores`` are the inner products of ``attention_query`` and ``attention_keys``, before the softmax.
+    ``emission_scores`` look back: the logit that the token just read would have had, had the step that emitted it
+    attended to one source position alone. At the first step, where nothing was emitted, they mean nothing.
     """
 
     log_probabilities: Float[Tensor, "batch beam vocabulary"]
@@ -45,6 +47,7 @@ class Stepped:
     attention_weights: Float[Tensor, "batch beam source"] | None = None
     attention_query: Float[Tensor, "batch beam key"] | None = None
     context: Float[Tensor, "batch beam hidden"] | None = None
+    emission_scores: Float[Tensor, "batch beam source"] | None = None
 
 
 class TeacherForced(NamedTuple):
