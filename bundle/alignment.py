@@ -5,18 +5,21 @@ which by convention is ``source-target``.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
 
+from bundle.symmetrization import Pair as Pair
+from bundle.symmetrization import symmetrized
 from bundle.tokenizer import TokenizedText
 
-Pair = tuple[int, int]
+_PHARAOH = re.compile(r"(\d+)([-?p])(\d+)(-[SP])?")
 
-_PHARAOH = re.compile(r"(\d+)([-?p])(\d+)")
+
+CONFIDENT = 0.5  # least weight of a link drawn by threshold, unless another is asked for: more likely than not
 
 
 class Link(NamedTuple):
@@ -48,6 +51,16 @@ class AlignmentQuality:
     recall: float
     links: int
 
+    @classmethod
+    def counted(cls, links: int, sure: int, in_sure: float, in_possible: float) -> "AlignmentQuality":
+        """Return the quality of ``links`` links of which so many are in the ``sure`` pairs and in the possible ones."""
+        return cls(
+            alignment_error_rate=1 - (in_sure + in_possible) / (links + sure) if links + sure else 0.0,
+            precision=in_possible / links if links else 1.0,
+            recall=in_sure / sure if sure else 1.0,
+            links=links,
+        )
+
 
 def shifted(weights: Float[np.ndarray, "target source"], shift: int) -> Float[np.ndarray, "target source"]:
     """Return the matrix whose row s is row ``s + shift``; the last row stands in for those past the end.
@@ -59,13 +72,37 @@ def shifted(weights: Float[np.ndarray, "target source"], shift: int) -> Float[np
     return weights[rows]
 
 
+def posterior(
+    weights: Float[np.ndarray, "target source"], emission_scores: Float[np.ndarray, "target source"]
+) -> Float[np.ndarray, "target source"]:
+    """Return attention weights as they would be, had the emitted token been known: each row sums to 1.
+
+    ``p(source | token) ~ weight(source) p(token | source)``, where the last is the probability of the token had the
+    step attended to that position alone; it is taken to be in proportion to the exponential of its logit.
+
+    Args:
+        weights: Row s is the attention behind token s.
+        emission_scores: Row s holds the logits of token s - 1, one a source position. So the last token has none, and
+            its row is that of ``weights``.
+
+    Source: Shankar and Sarawagi 2019, "Posterior Attention Models for Sequence to Sequence Learning".
+    """
+    found = weights.copy()
+    with np.errstate(divide="ignore"):  # a weight of 0 stays 0
+        joint = np.log(weights[:-1]) + emission_scores[1:]
+    odds = np.exp(joint - joint.max(axis=1, keepdims=True))
+    found[:-1] = odds / odds.sum(axis=1, keepdims=True)
+    return found
+
+
 def word_matrix(
     weights: Float[np.ndarray, "target_piece source_piece"], target: TokenizedText, source: TokenizedText
 ) -> Float64[np.ndarray, "target_word source_word"]:
     """Return word-level weights: summed over a word's source pieces, averaged over its target pieces.
 
     The last column is end of sentence and whatever belongs to no word, so rows sum to what they did. The last row is
-    end of sentence when ``weights`` has a row for it, as it has unless the target was cut.
+    end of sentence when ``weights`` has a row for it, as it has unless the target was cut. A target word without a
+    piece (``bundle.tokenizer.with_words``) has all its weight in the last column.
 
     Raises:
         ValueError: ``weights`` fits the texts neither with nor without a row for end of sentence.
@@ -84,10 +121,11 @@ def word_matrix(
         by_source[list(word.piece_indices), -1] = 0.0
     by_target = np.zeros((len(target.words) + end_row, rows))
     for index, word in enumerate(target.words):
-        by_target[index, list(word.piece_indices)] = 1.0 / len(word.piece_indices)
+        by_target[index, list(word.piece_indices)] = 1.0 / max(len(word.piece_indices), 1)
     if end_row:
         by_target[-1, -1] = 1.0
     matrix: Float64[np.ndarray, "target_word source_word"] = by_target @ weights.astype(np.float64) @ by_source
+    matrix[[not word.piece_indices for word in target.words] + [False] * end_row, -1] = 1.0
     return matrix
 
 
@@ -108,6 +146,38 @@ def links(
     return tuple(Link(row, column, float(words[row, column])) for row, column in chosen)
 
 
+def links_both_ways(
+    matrix: Float[np.ndarray, "target_word source_word"],
+    reverse: Float[np.ndarray, "source_word target_word"],
+    method: str,
+) -> tuple[Link, ...]:
+    """Return the links that ``method`` makes of the largest weights in both directions.
+
+    Args:
+        matrix: Word weights of the model, its last column end of sentence.
+        reverse: Those of a model of the reverse direction between the same words.
+        method: A key of ``bundle.symmetrization.RULES``.
+
+    Returns:
+        Links in order, with their weight in ``matrix``.
+    """
+    targets, sources = reverse.shape[1] - 1, matrix.shape[1] - 1
+    forward = [link.pair for link in links(matrix, targets)]
+    backward = [(link.source_index, link.target_index) for link in links(reverse, sources)]
+    return tuple(Link(*pair, float(matrix[pair])) for pair in symmetrized(forward, backward, method))
+
+
+def unaligned(links: Collection[Link | Pair], target_words: int, source_words: int) -> tuple[list[int], list[int]]:
+    """Return the target and the source words without a link, by index.
+
+    Example:
+        >>> unaligned([(0, 2)], 2, 3)
+        ([1], [0, 1])
+    """
+    targets, sources = ({link[side] for link in links} for side in (0, 1))
+    return sorted(set(range(target_words)) - targets), sorted(set(range(source_words)) - sources)
+
+
 def write_pharaoh(links: Iterable[Link | Pair]) -> str:
     """Return links or pairs as ``source-target`` in the order of the source.
 
@@ -123,7 +193,8 @@ def read_pharaoh(line: str, first_index: int = 0) -> tuple[frozenset[Pair], froz
     """Return the sure and the possible pairs of one line; every sure pair is possible too.
 
     Args:
-        line: ``i-j`` for sure pairs, ``i?j`` or ``ipj`` for possible ones, i the source and j the target.
+        line: ``i-j`` or ``i-j-S`` for sure pairs, ``i?j``, ``ipj`` or ``i-j-P`` for possible ones; i the source and j
+            the target.
         first_index: 1 for gold files that count words from 1.
 
     Raises:
@@ -138,7 +209,7 @@ def read_pharaoh(line: str, first_index: int = 0) -> tuple[frozenset[Pair], froz
         if min(pair) < 0:
             raise ValueError(f"{part!r} holds an index below {first_index}, where counting starts")
         possible.add(pair)
-        if match[2] == "-":
+        if match[2] == "-" and match[4] != "-P":
             sure.add(pair)
     return frozenset(sure), frozenset(possible)
 
@@ -162,9 +233,4 @@ def alignment_quality(
         gold += len(certain)
         in_sure += len(answer & certain)
         in_possible += len(answer & (certain | set(possible_here)))
-    return AlignmentQuality(
-        alignment_error_rate=1 - (in_sure + in_possible) / (found + gold) if found + gold else 0.0,
-        precision=in_possible / found if found else 1.0,
-        recall=in_sure / gold if gold else 1.0,
-        links=found,
-    )
+    return AlignmentQuality.counted(found, gold, in_sure, in_possible)

@@ -115,6 +115,17 @@ class Beams:
         """Candidates of one hypothesis to ask the next step for: ``width``, or all while a forced prefix lasts."""
         return ALL_CANDIDATES if (self.steps < self._prefix_lengths).any() else self.width
 
+    def emitted(self, steps_back: int) -> Int[np.ndarray, "batch beam"]:
+        """Return what each hypothesis emitted ``steps_back`` steps ago, 1 being the last; bos before its first."""
+        token_ids = np.full(self.scores.shape, self.special_ids.bos, dtype=np.int64)
+        for sentence, steps in enumerate(self.steps.tolist()):
+            if steps >= steps_back:
+                rows = np.arange(self.beam_size)
+                for step in range(steps - 1, steps - steps_back, -1):
+                    rows = self._parents[sentence, step, rows]
+                token_ids[sentence] = self._tokens[sentence, steps - steps_back, rows]
+        return token_ids
+
     def keep(self, rows: Sequence[int] | Int[np.ndarray, "kept"]) -> "Beams":
         """Return the searches of the sentences ``rows``, in that order."""
         index = np.asarray(rows, dtype=np.int64)

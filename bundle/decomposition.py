@@ -41,6 +41,7 @@ class Components:
         delta: The rest.
         unseen: The token was seen fewer times than the tables' minimum; its ``input_driven`` is 0.
         beyond_table: The position is past the table or under-counted; ``temporal`` is the last well-counted one.
+        token_ids: The token that indexes each state.
         reconstruction_error: Largest absolute gap between a state and the sum of its parts, relative to the largest
             state value.
     """
@@ -50,6 +51,7 @@ class Components:
     delta: Float64[np.ndarray, "time key"]
     unseen: Bool[np.ndarray, "time"]
     beyond_table: Bool[np.ndarray, "time"]
+    token_ids: Int[np.ndarray, "time"]
     reconstruction_error: float
 
 
@@ -131,8 +133,13 @@ def conditioning_tokens(target_ids: Sequence[int], offset: int, bos_id: int) -> 
     return np.array(emitted[: len(target_ids)], dtype=np.int64)
 
 
-def split(states: Float[np.ndarray, "time key"], token_ids: Int[np.ndarray, "time"], side: SideTables) -> Components:
-    """Return the temporal, input-driven and delta components of ``states``, which start at position 0.
+def split(
+    states: Float[np.ndarray, "time key"],
+    token_ids: Int[np.ndarray, "time"],
+    side: SideTables,
+    positions: Int[np.ndarray, "time"] | None = None,
+) -> Components:
+    """Return the temporal, input-driven and delta components of ``states``.
 
     The three add up to ``states`` within rounding; ``reconstruction_error`` says how closely.
 
@@ -140,6 +147,7 @@ def split(states: Float[np.ndarray, "time key"], token_ids: Int[np.ndarray, "tim
         states: Attention keys or queries of one sentence.
         token_ids: The token that indexes each of them.
         side: Tables fitted on the same model.
+        positions: Where each of them stands; None counts from 0.
 
     Raises:
         TableMismatch: The tables have another key size or vocabulary.
@@ -154,7 +162,7 @@ def split(states: Float[np.ndarray, "time key"], token_ids: Int[np.ndarray, "tim
             f"token ids reach from {token_ids.min()} to {token_ids.max()}; the tables hold 0 to {vocabulary - 1}"
         )
     exact = states.astype(np.float64)
-    positions = np.arange(len(exact))
+    positions = np.arange(len(exact)) if positions is None else positions
     inside = np.minimum(positions, len(side.temporal) - 1)
     temporal = side.temporal[inside].astype(np.float64)
     input_driven = side.input_driven[token_ids].astype(np.float64)
@@ -166,6 +174,7 @@ def split(states: Float[np.ndarray, "time key"], token_ids: Int[np.ndarray, "tim
         delta=delta,
         unseen=side.input_counts[token_ids] < side.minimum_count,
         beyond_table=(inside != positions) | (side.temporal_counts[inside] < side.minimum_count),
+        token_ids=token_ids,
         reconstruction_error=float(gap / max(np.abs(exact).max(initial=0.0), np.finfo(np.float64).tiny)),
     )
 
@@ -219,6 +228,11 @@ def decompose(
         decoder=decoder,
         warnings=tuple(warning for warning, raised in flags.items() if raised),
     )
+
+
+def pooled_shares(terms: Float64[np.ndarray, "3 3 target source"]) -> Float64[np.ndarray, "3 3"]:
+    """Return the share of each term in the given rows together (docs/decomposition.md eq. 13); they sum to 1."""
+    return _shares(terms)[0]
 
 
 def softmax(scores: Float64[np.ndarray, "*axes source"]) -> Float64[np.ndarray, "*axes source"]:

@@ -4,6 +4,7 @@
 BundleError
 ├── InvalidBundle          the folder is not a whole, unedited bundle of a format this code reads
 ├── InvalidText            the text is not valid Unicode
+├── InvalidGold            a file of gold alignments cannot be read
 ├── InvalidSearchOptions   a beam search was asked for something it cannot do
 └── TableMismatch          component tables do not fit the states, or are damaged
 ```
@@ -34,6 +35,10 @@ class InvalidBundle(BundleError):
 
 class InvalidText(BundleError, ValueError):
     """Text that is not valid Unicode, such as a lone surrogate, or that holds a NUL character."""
+
+
+class InvalidGold(BundleError, ValueError):
+    """A file of gold alignments that cannot be read; the message names the file and the line."""
 
 
 class InvalidSearchOptions(BundleError, ValueError):

@@ -54,11 +54,14 @@ class Trace:
         attention_scores: Before softmax.
         attention_weights: After softmax.
         attention_queries: The query of each row.
+        emission_scores: As of ``StepOutput``: a row is about the token before it, the first about what stands before
+            the sentence.
     """
 
     attention_scores: Float[np.ndarray, "target source"] | None
     attention_weights: Float[np.ndarray, "target source"] | None
     attention_queries: Float[np.ndarray, "target key"] | None
+    emission_scores: Float[np.ndarray, "target source"] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ def _moment(sentences: Int[np.ndarray, "batch"], output: StepOutput) -> _Moment:
         "attention_scores": output.attention_scores,
         "attention_weights": output.attention_weights,
         "attention_queries": output.attention_query,
+        "emission_scores": output.emission_scores,
     }
     return _Moment(sentences, parts)
 
@@ -194,4 +198,5 @@ def _trace(moments: Sequence[_Moment], sentence: int, source_length: int, path: 
         attention_scores=followed("attention_scores", source_length),
         attention_weights=followed("attention_weights", source_length),
         attention_queries=followed("attention_queries", None),
+        emission_scores=followed("emission_scores", source_length),
     )

@@ -7,10 +7,9 @@ its whole span to the last of them and a zero-width span to the others; a remove
 piece before it.
 """
 
-import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -19,12 +18,7 @@ from typing import Any, NamedTuple
 import sentencepiece
 
 from bundle.errors import InvalidBundle, InvalidText
-
-_APOSTROPHES = "'\u2019\u02bc"
-_HYPHENS = "-\u2010\u2011"
-_ELISION_KEEPS = frozenset({"aujourd", "prud", "o"})  # aujourd'hui, prud'homme, O'Brien: one word
-_CLITICS = frozenset({"s", "t", "re", "ve", "ll", "d", "m"})  # English: it | 's
-_ELISIONS = frozenset({"l", "d", "j", "m", "t", "s", "n", "c", "qu"})  # French: s' | il, never s | 'il
+from bundle.words import is_space, word_stretches
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +134,30 @@ class Tokenizer:
         heard = [int(token_id) for token_id in token_ids if not self._model.is_control(int(token_id))]
         return _tokenized_stripped(self._model.decode(heard, return_type="proto"))
 
+    def piece(self, token_id: int) -> str:
+        """Return the vocabulary's own spelling of a token."""
+        return str(self._model.id_to_piece(int(token_id)))
+
     def is_unknown(self, token_id: int) -> bool:
         """Return whether ``token_id`` stands for characters outside the vocabulary."""
         return bool(self._model.is_unknown(token_id))
+
+
+def with_words(text: TokenizedText, stretches: Sequence[tuple[int, int]]) -> TokenizedText:
+    """Return ``text`` with other words: those at ``stretches``, half-open, in code points and in order.
+
+    A piece belongs to the word in which it ends, a piece of no width to the word it stands in or before. A word in
+    which no piece ends has none.
+    """
+    found = [_Placed(p.token_id, p.piece, p.span.start_code_point, p.span.end_code_point) for p in text.pieces]
+    return _grouped(text.text, found, stretches)
 
 
 class _Ruler:
     """The three units of one text, side by side at every code point."""
 
     def __init__(self, text: str) -> None:
-        widths = [len(character.encode()) for character in text]
+        widths = [1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text]  # UTF-8
         self._bytes = [0, *accumulate(widths)]
         self._utf16 = [0, *accumulate(2 if width == 4 else 1 for width in widths)]
 
@@ -194,36 +202,51 @@ class _Found(NamedTuple):
     end: int
 
 
+class _Placed(NamedTuple):
+    """A piece and where it stands, in code points."""
+
+    token_id: int
+    piece: str
+    start: int
+    end: int
+
+
 def _tokenized(text: str, found: Iterable[Any]) -> TokenizedText:
     ruler = _Ruler(text)
-    entries = []
+    placed = []
     for piece in found:
         start, end = ruler.code_point(piece.begin), ruler.code_point(piece.end)
-        entries.append((piece.id, piece.piece, *_trimmed(text, start, end, piece.piece)))
-    places = [(start, end) for _, _, start, end in entries]
-    stretches = _joined(_word_stretches(text), places)
-    word_ends = [end for _, end in stretches]
-    homes = [bisect_right(word_ends, start) for start, _ in places]  # the first word that ends after the piece starts
-    members: dict[int, list[int]] = {}
-    for index, home in enumerate(homes):
-        if home < len(stretches):
-            members.setdefault(home, []).append(index)
-    ranks = {home: rank for rank, home in enumerate(sorted(members))}
-    pieces = tuple(
-        Piece(token_id, name, text[start:end], ruler.span(start, end), ranks.get(home), start == end)
-        for (token_id, name, start, end), home in zip(entries, homes, strict=True)
+        placed.append(_Placed(piece.id, piece.piece, *_trimmed(text, start, end, piece.piece)))
+    places = [(start, end) for _, _, start, end in placed]
+    return _grouped(text, placed, _seen(_joined(word_stretches(text), places), places), ruler)
+
+
+def _grouped(
+    text: str, found: Sequence[_Placed], stretches: Sequence[tuple[int, int]], ruler: _Ruler | None = None
+) -> TokenizedText:
+    """Return a text with its pieces under the words at ``stretches``; see ``with_words``."""
+    ruler = ruler or _Ruler(text)
+    ends = [end for _, end in stretches]
+    members: list[list[int]] = [[] for _ in stretches]
+    pieces = []
+    for index, (token_id, name, start, end) in enumerate(found):
+        home = bisect_right(ends, end - 1 if start < end else start)
+        word_index = home if home < len(stretches) else None
+        pieces.append(Piece(token_id, name, text[start:end], ruler.span(start, end), word_index, start == end))
+        if word_index is not None:
+            members[word_index].append(index)
+    words = (
+        Word(text[start:end], ruler.span(start, end), tuple(held))
+        for (start, end), held in zip(stretches, members, strict=True)
     )
-    words = tuple(
-        Word(text[slice(*stretches[home])], ruler.span(*stretches[home]), tuple(members[home])) for home in ranks
-    )
-    return TokenizedText(text, pieces, words)
+    return TokenizedText(text, tuple(pieces), tuple(words))
 
 
 def _trimmed(text: str, start: int, end: int, piece: str) -> tuple[int, int]:
     """Return the stretch without white space or removed format characters at its ends; empty ones end up at ``end``."""
 
     def silent(character: str) -> bool:
-        return character.isspace() or (unicodedata.category(character) == "Cf" and character not in piece)
+        return is_space(character) or (unicodedata.category(character) == "Cf" and character not in piece)
 
     while start < end and silent(text[start]):
         start += 1
@@ -232,53 +255,10 @@ def _trimmed(text: str, start: int, end: int, piece: str) -> tuple[int, int]:
     return start, end
 
 
-def _class(character: str) -> str:
-    """Return what ``character`` is to a word: a letter, d digit, i invisible, p punctuation, or one of ``'-, ``."""
-    if character in _APOSTROPHES:
-        return "'"
-    if character in _HYPHENS:
-        return "-"
-    if character in ".,":
-        return ","
-    if character.isspace():
-        return " "
-    category = unicodedata.category(character)
-    return {"N": "d", "L": "a", "M": "a"}.get(category[0], "i" if category == "Cf" else "p")
-
-
-# Letters and digits, joined by hyphens and apostrophes, or by point and comma between digits; else one mark.
-_WORD_CLASSES = re.compile(r"[ad][adi]*(?:(?:[-']|(?<=d),(?=d))[ad][adi]*)*'?|[^ ]")
-
-
-def _word_stretches(text: str) -> list[tuple[int, int]]:
-    """Return the code point stretches of words; together they hold every character but white space."""
-    classes = "".join(map(_class, text))
-    stretches: list[tuple[int, int]] = []
-    for match in _WORD_CLASSES.finditer(classes):
-        start, end = match.span()
-        if classes[start] in "ad":
-            stretches.extend(_split_elisions(text, classes, start, end))
-        elif stretches and stretches[-1][1] == start and text[stretches[-1][0]] == text[start]:
-            stretches[-1] = (stretches[-1][0], end)  # "..." is one word
-        else:
-            stretches.append((start, end))
-    return stretches
-
-
-def _split_elisions(text: str, classes: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the words of a stretch: after an elision (``l'|homme``), before a clitic (``it|'s``)."""
-    apostrophe = classes.find("'", start, end)
-    while apostrophe >= 0:
-        following = classes.find("'", apostrophe + 1, end)
-        before = text[start:apostrophe].casefold()
-        after = text[apostrophe + 1 : following if following >= 0 else end].casefold()
-        elision = before in _ELISIONS or before.endswith("qu")
-        cut = apostrophe if not elision and (after in _CLITICS or not after) else apostrophe + 1
-        if before not in _ELISION_KEEPS and start < cut < end:
-            yield start, cut
-            start = cut
-        apostrophe = following
-    yield start, end
+def _seen(stretches: list[tuple[int, int]], places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the words in which a piece of some width starts: the others are characters that normalization removed."""
+    starts = [start for start, end in places if start < end]
+    return [(start, end) for start, end in stretches if bisect_left(starts, start) < bisect_left(starts, end)]
 
 
 def _joined(stretches: list[tuple[int, int]], places: list[tuple[int, int]]) -> list[tuple[int, int]]:

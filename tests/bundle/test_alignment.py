@@ -1,8 +1,10 @@
 """From pieces to words, from weights to links, and the error rate against gold links."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.alignment import (
@@ -10,8 +12,11 @@ from bundle.alignment import (
     Pair,
     alignment_quality,
     links,
+    links_both_ways,
+    posterior,
     read_pharaoh,
     shifted,
+    unaligned,
     word_matrix,
     write_pharaoh,
 )
@@ -38,6 +43,7 @@ sizes = st.lists(st.integers(1, 3), max_size=4)
 
 
 @given(st.integers(0, 999), sizes, sizes, st.booleans(), st.integers(0, 2))
+@settings(deadline=None)
 def test_words_sum_source_pieces_and_average_target_pieces(
     seed: int, target_groups: list[int], source_groups: list[int], finished: bool, wordless: int
 ) -> None:
@@ -75,6 +81,48 @@ def test_a_text_without_words_has_no_links() -> None:
     assert links(np.ones((2, 1)), target_words=1) == ()
 
 
+@given(st.integers(0, 999), st.integers(1, 5), st.integers(1, 5))
+@settings(deadline=None)
+def test_both_directions_link_words_by_the_largest_weights_of_either(seed: int, targets: int, sources: int) -> None:
+    matrix, reverse = random_weights(seed, targets + 1, sources + 1), random_weights(seed + 1, sources + 1, targets + 1)
+    found = {link.pair: link.weight for link in links_both_ways(matrix, reverse, "union")}
+    forward = {(row, int(best)) for row, best in enumerate(matrix[:targets].argmax(axis=1)) if best < sources}
+    backward = {(int(best), row) for row, best in enumerate(reverse[:sources].argmax(axis=1)) if best < targets}
+    assert found == {pair: matrix[pair] for pair in forward | backward}
+    both = [link.pair for link in links_both_ways(matrix, reverse, "intersection")]
+    assert both == sorted(forward & backward)
+    free = unaligned(both, targets, sources)
+    assert all(target not in free[0] and source not in free[1] for target, source in both)
+    assert len(free[0]) + len({target for target, _ in both}) == targets
+    assert len(free[1]) + len({source for _, source in both}) == sources
+
+
+@given(st.integers(0, 999), st.integers(1, 6), st.integers(1, 6), st.sampled_from([1.0, 20.0, 300.0]))
+@settings(deadline=None)
+def test_the_posterior_is_bayes_rule_on_all_rows_but_the_last(
+    seed: int, targets: int, sources: int, scale: float
+) -> None:
+    random = np.random.default_rng(seed)
+    weights = random_weights(seed, targets, sources).astype(np.float32)
+    if sources > 1:
+        weights[:, 0] = 0  # masked: it must stay so, whatever would have followed from it
+    emission = (random.standard_normal((targets, sources)) * scale).astype(np.float32)
+    found = posterior(weights, emission)
+    assert found.dtype == np.float32 and found.shape == weights.shape
+    np.testing.assert_array_equal(found[-1], weights[-1])
+    assert (found[weights == 0] == 0).all()
+    for row in range(targets - 1):
+        joint = [
+            Decimal(float(w)) * Decimal(float(e)).exp() for w, e in zip(weights[row], emission[row + 1], strict=True)
+        ]
+        np.testing.assert_allclose(found[row], np.array([float(value / sum(joint)) for value in joint]), atol=1e-5)
+
+
+def test_a_position_that_explains_every_token_alike_leaves_attention_alone() -> None:
+    weights = random_weights(1, 4, 3)
+    np.testing.assert_allclose(posterior(weights, np.full((4, 3), -7.0)), weights)
+
+
 def test_a_shift_reads_later_rows_and_repeats_the_last() -> None:
     weights = np.arange(6.0).reshape(3, 2)
     np.testing.assert_array_equal(shifted(weights, 0), weights)
@@ -84,6 +132,7 @@ def test_a_shift_reads_later_rows_and_repeats_the_last() -> None:
 
 
 @given(st.sets(st.tuples(st.integers(0, 30), st.integers(0, 30))))
+@settings(deadline=None)
 def test_pharaoh_text_comes_back(pairs: set[Pair]) -> None:
     sure, possible = read_pharaoh(write_pharaoh(pairs))
     assert sure == possible == pairs
@@ -92,6 +141,7 @@ def test_pharaoh_text_comes_back(pairs: set[Pair]) -> None:
 
 def test_pharaoh_text_puts_the_source_first_and_marks_the_possible() -> None:
     assert write_pharaoh([(5, 2), (0, 1)]) == "1-0 2-5"
+    assert read_pharaoh("0-1-P 2-3-S") == (frozenset({(3, 2)}), frozenset({(1, 0), (3, 2)}))
     assert read_pharaoh("1-2 3?4 5p6", first_index=1) == (frozenset({(1, 0)}), frozenset({(1, 0), (3, 2), (5, 4)}))
     with pytest.raises(ValueError, match="'1:2' is no alignment link"):
         read_pharaoh("0-0 1:2")
@@ -111,6 +161,17 @@ def test_the_corpus_is_pooled_not_averaged_over_sentences() -> None:
     sure: list[list[Pair]] = [[(0, 0)], [(i, i) for i in range(9)]]
     found = alignment_quality(hypotheses, sure, [[], []])
     assert found.alignment_error_rate == pytest.approx(1 - 2 / 20)
+
+
+def test_a_target_word_without_a_piece_has_its_weight_on_nothing() -> None:
+    nobody = Word("w", NOWHERE, ())
+    target = text_of([1])
+    target = TokenizedText("", target.pieces, (nobody, *target.words))
+    source = text_of([1])
+    source = TokenizedText("", source.pieces, (*source.words, nobody))
+    matrix = word_matrix(np.array([[0.9, 0.1], [0.3, 0.7]]), target, source)
+    np.testing.assert_allclose(matrix, np.array([[0, 0, 1], [0.9, 0, 0.1], [0.3, 0, 0.7]]))
+    assert [link.pair for link in links(matrix, 2)] == [(1, 0)]
 
 
 def test_perfect_and_empty_alignments_have_no_error() -> None:

@@ -201,6 +201,14 @@ def test_every_hypothesis_keeps_its_promises(data: st.DataObject, sentence: int)
         np.testing.assert_array_equal(trace.attention_queries, np.stack(expected)[:, :KEY])
 
 
+def assert_remembers_what_was_emitted(beams: Beams, prefixes: np.ndarray) -> None:
+    for steps_back in (1, 2, 3):
+        emitted = beams.emitted(steps_back)
+        for place in np.ndindex(emitted.shape):
+            read = [*prefixes[place][prefixes[place] >= 0], beams.previous_token_ids[place]]  # bos is the first
+            assert emitted[place] == read[max(len(read) - steps_back, 0)]
+
+
 def drive(model: RandomModel, arrivals: list[tuple[int, int, SearchOptions]]) -> dict[int, list[Hypothesis]]:
     """Continuous batching in small: sentences join at their own time and leave when done."""
     answers: dict[int, list[Hypothesis]] = {}
@@ -218,6 +226,7 @@ def drive(model: RandomModel, arrivals: list[tuple[int, int, SearchOptions]]) ->
             running.append(sentence)
         if running:
             assert beams is not None
+            assert_remembers_what_was_emitted(beams, state)
             output = model(model.encoded(running), beams.previous_token_ids, {"prefix": state}, beams.candidates)
             beams, parents, finished = advance(beams, output)
             state = reorder(output.state, parents)["prefix"]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import InvalidBundle, InvalidText
-from bundle.tokenizer import Piece, TokenizedText, Tokenizer, Word
+from bundle.tokenizer import Piece, TokenizedText, Tokenizer, Word, with_words
 
 SENTENCES = """
 the cat sat on the mat and the dog sat by the door
@@ -22,6 +22,7 @@ good morning, how are you? I'm fine, thanks...
 un garçon français a mangé 3,5 kg de pâté à 10 h 30
 """.strip().splitlines()
 
+SHIPPED = Path(__file__).parent.parent.parent / "service" / "bundles" / "en-fr" / "tokenizer.model"
 REMOVED = ("\u00ad", "\u200b", "\u200c", "\u2060", "\ufeff")
 REPLACED = {"\u2019": "'", "\u02bc": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\n": " ", "\t": " "}
 
@@ -59,6 +60,40 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer(model.getvalue())
 
 
+@pytest.fixture(scope="module")
+def shipped() -> Tokenizer:
+    return Tokenizer(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def single() -> Tokenizer:
+    """Each character that is not a Latin letter is a piece, so that pieces join nothing; some are two."""
+    alphabet = "".join(chr(code) for code in [*range(0x4E00, 0x4E40), *range(0x300, 0x310), *range(0x1F1E6, 0x1F200)])
+    alphabet += "日本語猫👩💻👍🏽🏳🌈\ufe0f\u200d\u20e3#!.ไทยกเ"
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*SENTENCES * 4, *alphabet]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=260,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        hard_vocab_limit=False,
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        minloglevel=2,
+    )
+    return Tokenizer(model.getvalue())
+
+
+@pytest.fixture(params=["tokenizer", "shipped", "single"])
+def any_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    found: Tokenizer = request.getfixturevalue(request.param)
+    return found
+
+
 def words(text: TokenizedText) -> list[str]:
     return [word.text for word in text.words]
 
@@ -89,28 +124,86 @@ def check_spans(tokenized: TokenizedText) -> None:
 
 
 def survivors(text: str) -> set[int]:
-    """The code points of ``text`` that are neither white space nor removed by normalization."""
-    return {i for i, c in enumerate(text) if not c.isspace() and c not in REMOVED and unicodedata.category(c) != "Cf"}
+    """The code points of ``text`` that are neither white space, as U+2581 is here, nor removed by normalization."""
+    return {
+        i
+        for i, c in enumerate(text)
+        if not c.isspace() and c not in REMOVED and c != "\u2581" and unicodedata.category(c) != "Cf"
+    }
 
 
-@given(
-    st.one_of(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
-        st.text(alphabet="ae'’ .,-!\u202f\u00ad\u200b\u0301ﬁ…½😀日\u2581👩\u200d💻l3"),
-    )
+PRINTABLE = st.characters(exclude_categories=["Cs", "Cc"])
+SEQUENCES = st.sampled_from(  # what one reader's character can be made of
+    ["👩\u200d💻", "👍🏽", "🇫🇷", "🇩🇪", "#\ufe0f\u20e3", "🏳\ufe0f\u200d🌈", "🏴\U000e0067\U000e0062\U000e007f"]
+    + ["e\u0301", "\u0928\u093f", "\u1112\u1161\u11ab", "\u05e9\u05c1", "ﬁ", "ﷺ", "½", "…", "日本", "ไทย", "\u2581"]
+    + ["l'", "l’", "'s", "a-", "3,", " ", "\u202f", "\u00ad", "\u200b", "\u202b", "\u202c", "\u0301", "\u200d"]
 )
-@settings(max_examples=300, deadline=None)
-def test_spans_are_ordered_exact_and_cover_what_survives_normalization(tokenizer: Tokenizer, text: str) -> None:
-    tokenized = tokenizer.encode(text)
+texts = st.one_of(st.text(PRINTABLE), st.lists(st.one_of(SEQUENCES, PRINTABLE), max_size=12).map("".join))
+
+
+def unparted(text: str, place: int) -> bool:
+    """Whether one character of a reader's goes on at ``place``, by the rules of UAX 29 that need no tables."""
+    before, after = text[place - 1], text[place]
+    if before.isspace() or before == "\u2581":
+        return False
+    flags = 0
+    while flags < place and "🇦" <= text[place - 1 - flags] <= "🇿":
+        flags += 1
+    tone, zwj = "\U0001f3fb" <= after <= "\U0001f3ff", before == "\u200d" and unicodedata.category(after) == "So"
+    starts_with_joiner = zwj and (place < 2 or unicodedata.category(text[place - 2]) != "So")
+    return (
+        unicodedata.category(after)[0] == "M"
+        or after == "\u200d"
+        or tone
+        or (zwj and not starts_with_joiner)
+        or (flags % 2 == 1 and "🇦" <= after <= "🇿")
+    )
+
+
+@given(texts)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_word_is_what_its_span_says_whatever_the_text(any_tokenizer: Tokenizer, text: str) -> None:
+    tokenized = any_tokenizer.encode(text)
     check_spans(tokenized)
-    covered: set[int] = set()
+    assert tokenized.token_ids == any_tokenizer.encode_ids(text)
+    silent = {any_tokenizer.pad_id, any_tokenizer.bos_id, any_tokenizer.eos_id}
+    assert not silent & set(tokenized.token_ids)
+    covered, worded = set[int](), set[int]()
     for piece in tokenized.pieces:
         covered.update(range(piece.span.start_code_point, piece.span.end_code_point))
-    if set(text) - {"\u2581"} == set(text):  # U+2581 is SentencePiece's own space: at the ends it is stripped as one
-        assert survivors(text) <= covered
-    assert tokenized.token_ids == tokenizer.encode_ids(text)
-    silent = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}
-    assert not silent & set(tokenized.token_ids)
+    for word in tokenized.words:
+        worded.update(range(word.span.start_code_point, word.span.end_code_point))
+        start = word.span.start_code_point
+        assert start == 0 or not unparted(text, start), f"{word.text!r} begins inside of a character"
+    assert survivors(text) <= covered <= worded
+
+
+@given(texts)
+@settings(max_examples=200, deadline=None)
+def test_words_of_the_shipped_bundle_are_found_again_in_what_it_decodes(shipped: Tokenizer, text: str) -> None:
+    """What is decoded has the same words once more: an interlinear page shows both."""
+    known = [i for i in shipped.encode_ids(text) if not shipped.is_unknown(i)]
+    decoded = shipped.decode_with_spans(known)
+    check_spans(decoded)
+    assert decoded.token_ids == known
+    assert words(shipped.encode(decoded.text)) == words(decoded)
+
+
+@given(texts, st.data())
+@settings(max_examples=200, deadline=None)
+def test_pieces_go_under_words_that_others_have_cut(shipped: Tokenizer, text: str, data: st.DataObject) -> None:
+    tokenized = shipped.encode(text)
+    places = sorted(data.draw(st.sets(st.integers(0, len(text)), min_size=2, max_size=6) if text else st.just({0})))
+    stretches = list(zip(places, places[1:], strict=False))
+    cut = with_words(tokenized, stretches)
+    assert [word.text for word in cut.words] == [text[start:end] for start, end in stretches]
+    for index, piece in enumerate(cut.pieces):
+        last = piece.span.end_code_point - (not piece.zero_width)
+        homes = [number for number, (_, end) in enumerate(stretches) if last < end]
+        assert piece.word_index == (homes[0] if homes else None)
+        assert [number for number, word in enumerate(cut.words) if index in word.piece_indices] == homes[:1]
+    own = [(word.span.start_code_point, word.span.end_code_point) for word in tokenized.words]
+    assert with_words(tokenized, own) == tokenized
 
 
 @given(st.lists(st.integers(0, 119), max_size=12))
@@ -188,10 +281,27 @@ def test_removed_characters_stay_inside_the_span_and_leave_the_ids_alone(tokeniz
         ("3,5 kg...", ["3,5", "kg", "..."]),
         ("fine, thanks!?", ["fine", ",", "thanks", "!", "?"]),
         ("'fine'", ["'", "fine", "'"]),
+        ("a\u2581b", ["a", "b"]),
     ],
 )
 def test_words_are_what_a_reader_sees(tokenizer: Tokenizer, text: str, expected: list[str]) -> None:
     assert words(tokenizer.encode(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("猫猫日本語。", ["猫", "猫", "日", "本", "語", "。"]),
+        ("3日 ไก", ["3", "日", "ไ", "ก"]),
+        ("🇫🇷🇩🇪🇫🇷", ["🇫🇷", "🇩🇪", "🇫🇷"]),
+        ("👩\u200d💻👍🏽!", ["👩\u200d💻", "👍🏽", "!"]),
+        ("#\ufe0f\u20e3 !\u0301 l'\u0301eau", ["#\ufe0f\u20e3", "!\u0301", "l'\u0301", "eau"]),
+    ],
+)
+def test_a_word_never_parts_what_a_reader_takes_for_one_character(
+    single: Tokenizer, text: str, expected: list[str]
+) -> None:
+    assert words(single.encode(text)) == expected
 
 
 def test_words_that_share_an_unknown_piece_are_one_word(tokenizer: Tokenizer) -> None:
