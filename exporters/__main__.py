@@ -6,9 +6,11 @@ from pathlib import Path
 
 from bundle.errors import BundleError
 from exporters.errors import ExportError, InvalidExportOptions
-from exporters.export import ExportOptions, export
+from exporters.export import ExportOptions, GoldFiles, export
 from training.config import CorpusConfig
 from training.errors import TrainingError
+
+_ONE_BASED = ":one-based"
 
 
 def main() -> int:
@@ -22,6 +24,8 @@ def main() -> int:
             tables_corpora=tuple(_corpus(text) for text in arguments.tables_corpus),
             tables_sentences=arguments.tables_sentences,
             evaluations=dict(_evaluation(text) for text in arguments.evaluation),
+            gold_alignments=dict(_gold(text) for text in arguments.gold_alignments),
+            fidelity_sentences=arguments.fidelity_sentences,
             processes=arguments.processes,
             replace=arguments.replace,
         )
@@ -55,6 +59,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=CORPUS",
         help="test set to report BLEU and chrF on; repeatable; by default the development sets of the run",
     )
+    parser.add_argument(
+        "--gold-alignments",
+        action="append",
+        default=[],
+        metavar="NAME=FILES[:one-based]",
+        help="gold word alignments to report the error rate of attention on, as one TSV file, SENTENCES,LINKS or "
+        "SOURCE,TARGET,LINKS; repeatable; the first set chooses the decoder step that attention is read at",
+    )
+    parser.add_argument(
+        "--fidelity-sentences",
+        type=int,
+        default=300,
+        metavar="N",
+        help="development sentences that the fidelity report is measured on; 0 leaves it out (300)",
+    )
     parser.add_argument("--processes", type=int, default=1, help="processes that fit the tables (1)")
     parser.add_argument("--replace", action="store_true", help="replace the bundle if there is one")
     return parser
@@ -65,6 +84,17 @@ def _evaluation(text: str) -> tuple[str, CorpusConfig]:
     if not (name and separator and corpus):
         raise InvalidExportOptions(f"--evaluation is {text!r}; it must be NAME=FILE or NAME=SOURCE,TARGET.")
     return name, _corpus(corpus)
+
+
+def _gold(text: str) -> tuple[str, GoldFiles]:
+    name, separator, rest = text.partition("=")
+    files = rest.removesuffix(_ONE_BASED)
+    if not (name and separator and files):
+        raise InvalidExportOptions(
+            f"--gold-alignments is {text!r}; it must be NAME=FILE, NAME=SENTENCES,LINKS or NAME=SOURCE,TARGET,LINKS, "
+            f"and end in {_ONE_BASED} if words count from 1."
+        )
+    return name, GoldFiles(tuple(map(Path, files.split(","))), first_index=int(files != rest))
 
 
 def _corpus(text: str) -> CorpusConfig:

@@ -13,12 +13,14 @@ import numpy as np
 
 from bundle import manifest as manifests
 from bundle import tables as component_tables
+from bundle.gold import read_gold
 from bundle.manifest import Limits, Manifest, SpecialIds, TablesInfo
 from bundle.tables import ComponentTables
 from bundle.tokenizer import Tokenizer
 from exporters.card import model_card
 from exporters.errors import ExportRefused, InvalidExportOptions
-from exporters.figures import evaluate, quality, reference_histograms
+from exporters.fidelity import REPORT_FILE, Subject, canonical, fidelity_report, held_out
+from exporters.figures import alignment_figures, evaluate, quality, reference_histograms
 from exporters.fitting import TableSizes, fit
 from exporters.forcing import Explained
 from exporters.graphs import Graphs, export_graphs
@@ -33,7 +35,7 @@ from exporters.parity import (
 )
 from exporters.quantization import calibrate, quantize
 from exporters.runtime import OnnxModel
-from exporters.sampling import TrainingSample, batches, development_pairs, subset, training_sample
+from exporters.sampling import TrainingSample, batches, development_pairs, halves, subset, training_sample
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import CorpusConfig
 from training.corpus import read_pairs
@@ -42,6 +44,14 @@ from training.translation import Translator, source_ids
 _CALIBRATION_STRIDE = 100  # one of so many sentences of the training sample
 _CALIBRATION_TOKENS = 2_048
 _INVARIANCE_SENTENCES = 200
+
+
+@dataclass(frozen=True)
+class GoldFiles:
+    """The files of one set of gold alignments (``bundle.gold.read_gold``), and where they start to count words."""
+
+    files: tuple[Path, ...]
+    first_index: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,10 @@ class ExportOptions:
         tables_corpora: Training text for the component tables; empty for the training corpora of the run.
         tables_sentences: Sentences of it to fit on.
         evaluations: Test sets to report on, by name; empty for the development sets of the run.
+        gold_alignments: Gold alignments to measure attention against, by name. The first set chooses the decoder step
+            that attention is read at; without any it is the one that the architecture names.
         parity_sentences: Development sentences for the ledger.
+        fidelity_sentences: Development sentences for the fidelity report; 0 for no report.
         processes: Processes that fit the tables.
         replace: Whether an existing bundle of this path may be replaced.
     """
@@ -66,7 +79,9 @@ class ExportOptions:
     tables_corpora: tuple[CorpusConfig, ...] = ()
     tables_sentences: int = 100_000
     evaluations: Mapping[str, CorpusConfig] = field(default_factory=dict)
+    gold_alignments: Mapping[str, GoldFiles] = field(default_factory=dict)
     parity_sentences: int = 500
+    fidelity_sentences: int = 300
     processes: int = 1
     replace: bool = False
 
@@ -82,6 +97,10 @@ class ExportOptions:
             )
         if min(self.tables_sentences, self.parity_sentences, self.processes) < 1:
             raise InvalidExportOptions("tables_sentences, parity_sentences and processes must be at least 1.")
+        if self.fidelity_sentences < 0:
+            raise InvalidExportOptions(
+                f"fidelity_sentences is {self.fidelity_sentences}; give 0 for no report, or more."
+            )
 
 
 def export(checkpoint_folder: Path, bundle_folder: Path, options: ExportOptions) -> Manifest:
@@ -129,6 +148,7 @@ class _Export:
         ids = (getattr(self.tokenizer, f"{name}_id") for name in ("pad", "unk", "bos", "eos"))
         self.special_ids = SpecialIds(*ids)
         self.limits = Limits(self.data.max_source_tokens + 1, self.data.max_target_tokens + 1)
+        self.gold = {name: read_gold(gold.files, gold.first_index) for name, gold in options.gold_alignments.items()}
         self.pairs = development_pairs(self.data.dev, options.parity_sentences)
         sources, targets = ([pair[side] for pair in self.pairs] for side in (0, 1))
         self.text = ParityText(source_ids(self.tokenizer, sources), source_ids(self.tokenizer, targets))
@@ -154,7 +174,7 @@ class _Export:
         tell("checking batch invariance")
         some = self.text.sources[:_INVARIANCE_SENTENCES]
         ledger["batch_invariance"] = check_batch_invariance(self._translator(shipped), some)
-        tables = self._fit(shipped, sample)
+        tables, half_tables = self._fit(shipped, sample)
         explained = Explained(tables, self.model.decoder_token_offset, self.special_ids.bos) if tables else None
         contender = self._contender(shipped)
         if shipped is not exact:
@@ -165,13 +185,17 @@ class _Export:
             raise ExportRefused(reasons)
         histograms = reference_histograms(shipped, self.text.sources, contender.results, explained)
         self._write_files(shipped, tables)
+        fidelity = self._fidelity(shipped, sample, explained, half_tables)
+        shift, alignments = alignment_figures(shipped, self.tokenizer, self.gold, self.model.alignment_shift)
+        figures = self._quality(shipped)
         manifest = replace(
             self._manifest(graphs, tables),
+            alignment_shift=shift,
             parity=ledger,
-            quality=self._quality(shipped),
+            quality={name: figures.get(name, {}) | alignments.get(name, {}) for name in {**figures, **alignments}},
             reference={"corpus": _names(self.data.dev), "sentences": len(self.pairs), "histograms": histograms},
         )
-        (self.folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+        (self.folder / "README.md").write_text(model_card(manifest, fidelity), encoding="utf-8")
         manifests.write(self.folder, replace(manifest, files=manifests.file_digests(self.folder)))
 
     def _check_manifest(self, manifest: Manifest) -> None:
@@ -192,9 +216,12 @@ class _Export:
         corpora = self.options.tables_corpora or self.data.train
         return training_sample(corpora, self.options.tables_sentences, self.checkpoint.vocabulary, self.data)
 
-    def _fit(self, model: OnnxModel, sample: TrainingSample) -> ComponentTables | None:
+    def _fit(
+        self, model: OnnxModel, sample: TrainingSample
+    ) -> tuple[ComponentTables | None, tuple[ComponentTables, ...]]:
+        """Return the tables, and those of either half of the text if the fidelity report asks for them."""
         if self.model.score_kind != "bilinear":
-            return None
+            return None, ()
         sizes = TableSizes(
             self.limits.max_source_tokens,
             self.limits.max_target_tokens,
@@ -202,8 +229,38 @@ class _Export:
             self.model.sizes["key"],
             self.model.decoder_token_offset,
         )
-        sums = fit(model, sample, sizes, self.options.processes, tell)
-        return sums.tables(f"{self.bundle_id}-{self.options.version}", sample.description)
+        name, parts = f"{self.bundle_id}-{self.options.version}", halves(sample)
+        first, second = (fit(model, half, sizes, self.options.processes, tell) for half in parts)
+        half_tables: tuple[ComponentTables, ...] = ()
+        if self.options.fidelity_sentences:
+            half_tables = first.tables(name, parts[0].description), second.tables(name, parts[1].description)
+        # Sums are exact, so these are the tables that one pass over the whole text would give.
+        return first.merged(second).tables(name, sample.description), half_tables
+
+    def _fidelity(
+        self,
+        model: OnnxModel,
+        sample: TrainingSample,
+        explained: Explained | None,
+        half_tables: tuple[ComponentTables, ...],
+    ) -> Section | None:
+        """Write the report, if one is wanted and this architecture's attention can be decomposed, and return it."""
+        if explained is None or not half_tables:
+            return None
+        pairs = development_pairs(self.data.dev, self.options.fidelity_sentences)
+        sources = source_ids(self.tokenizer, [source for source, _ in pairs])
+        text = held_out(sources, _names(self.data.dev), sample.corpus)
+        subject = Subject(
+            model,
+            self.tokenizer,
+            self.data.target_language,
+            self.limits.max_target_tokens,
+            explained,
+            half_tables,
+        )
+        report = fidelity_report(subject, text, tell)
+        (self.folder / REPORT_FILE).write_bytes(canonical(report))
+        return report
 
     def _quality(self, model: OnnxModel) -> dict[str, Any]:
         found = {}

@@ -1,13 +1,15 @@
 """What a bundle says about itself: quality on test sets, and reference histograms that drift is measured against."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bundle.decomposition import AttentionRecord
+from bundle.gold import GoldPair
 from bundle.search import SearchResult
 from bundle.tokenizer import Tokenizer
+from exporters.alignments import measure
 from exporters.forcing import Explained
 from exporters.runtime import OnnxModel
 from exporters.sampling import Pairs
@@ -43,6 +45,25 @@ def quality(scores: Scores) -> dict[str, dict[str, Any]]:
         "BLEU": {"value": round(scores.bleu, 2), "signature": scores.bleu_signature},
         "chrF": {"value": round(scores.chrf, 2), "signature": scores.chrf_signature},
     }
+
+
+def alignment_figures(
+    model: OnnxModel, tokenizer: Tokenizer, gold: Mapping[str, Sequence[GoldPair]], shift: int
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Return the decoder step to read attention at, and the error rate of the alignment shown on each set of ``gold``.
+
+    The first set chooses the step, so that others can judge the choice; without any set ``shift`` stays.
+    """
+    measured = {name: measure(model, tokenizer, pairs) for name, pairs in gold.items()}
+    shift = next((answer["shift"] for answer in measured.values()), shift)
+    figures = {}
+    for name, answer in measured.items():
+        attention = next(row for row in answer["table"] if row["shift"] == shift)
+        shown = answer["posterior"] or attention  # what a reader sees unless asked for otherwise
+        evidence = "posterior" if answer["posterior"] else "attention"
+        figure = {**answer, **shown, "shift": shift, "evidence": evidence, "value": shown["alignment_error_rate"]}
+        figures[name] = {"AER": figure}
+    return shift, figures
 
 
 def reference_histograms(

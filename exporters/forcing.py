@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from bundle.alignment import posterior
 from bundle.decomposition import AttentionRecord, Decomposition, decompose
 from bundle.manifest import SpecialIds
 from bundle.tables import ComponentTables
@@ -23,6 +24,7 @@ class Forced:
         weights: Attention after softmax.
         queries: The decoder's side of each score.
         keys: The encoder's side of each score.
+        posterior: Weights once each token is known (``bundle.alignment.posterior``), where the graphs tell.
     """
 
     best_token_ids: Int[np.ndarray, "target"]
@@ -30,6 +32,7 @@ class Forced:
     weights: Float[np.ndarray, "target source"]
     queries: Float[np.ndarray, "target key"]
     keys: Float[np.ndarray, "source key"]
+    posterior: Float[np.ndarray, "target source"] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,26 +56,30 @@ class Explained:
 
 def force(model: OnnxModel, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[Forced]:
     """Return what ``model`` says about each target."""
-    names = ("candidate_token_ids", "attention_scores", "attention_weights", "attention_query")
+    names = ["candidate_token_ids", "attention_scores", "attention_weights", "attention_query"]
+    names += ["emission_scores"] if "emission_scores" in model.step_outputs else []
 
     def answer(rows: Sequence[int]) -> list[Forced]:
         encoded = model.encode([sources[row] for row in rows])
         inputs = target_inputs([targets[row] for row in rows], model.special_ids)
         steps = list(model.forced(encoded, inputs, names))
-        best, scores, weights, queries = (np.concatenate([step[name] for step in steps], axis=1) for name in names)
-        found = []
+        best, scores, weights, queries, *emission = (
+            np.concatenate([step[name] for step in steps], axis=1) for name in names
+        )
+        forced = []
         for place, row in enumerate(rows):
             target, source = slice(len(targets[row])), slice(len(sources[row]))
-            found.append(
+            forced.append(
                 Forced(
                     best[place, target, 0],
                     scores[place, target, source],
                     weights[place, target, source],
                     queries[place, target],
                     encoded.encoder_side["attention_keys"][place, source],
+                    *(posterior(weights[place, target, source], found[place, target, source]) for found in emission),
                 )
             )
-        return found
+        return forced
 
     return by_length(sources, answer)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bundle import manifest as manifests
@@ -62,18 +62,13 @@ def export_graphs(model: TranslationModel) -> Graphs:
         stepped = model.step(previous, state, encoded)
     traced = [name for name in _TRACED_AXES if getattr(stepped, name) is not None]
     signature = _signature(model, list(encoded.encoder_side), traced)
-    step_inputs: tuple[Any, ...] = (
-        previous,
-        state,
-        encoded.encoder_side,
-        source_lengths,
-        torch.tensor([_EXAMPLE_SIZES["k"]]),
-    )
-    defaults = {}
+    given, defaults = {}, {}
     if stepped.attention_weights is not None:
-        defaults = {"attention_replaced": torch.zeros(1, 1, 1, dtype=torch.bool)}
-        defaults["given_attention_weights"] = torch.zeros(1, 1, 1)
-        step_inputs += (torch.zeros(batch, beam, 1, dtype=torch.bool), torch.zeros(batch, beam, source))
+        given = {"attention_replaced": torch.zeros(batch, beam, 1, dtype=torch.bool)}
+        given["given_attention_weights"] = torch.zeros(batch, beam, source)
+        defaults = {name: tensor[:1, :1, :1] for name, tensor in given.items()}
+    read = encoded.encoder_side | {"source_lengths": source_lengths}
+    step_inputs = (previous, state, read, torch.tensor([_EXAMPLE_SIZES["k"]]), given)
     models = {
         "encoder": _export(_Encode(model), (source_ids, source_lengths), signature["encoder"], {}),
         "decoder_step": _export(_Step(model, traced), step_inputs, signature["decoder_step"], defaults),
@@ -106,16 +101,13 @@ class _Step(nn.Module):
         self,
         previous_token_ids: Int[Tensor, "batch beam"],
         state: dict[str, Tensor],
-        encoder_side: dict[str, Tensor],
-        source_lengths: Int[Tensor, "batch"],
+        encoded: dict[str, Tensor],
         candidates: Int[Tensor, "1"],
-        attention_replaced: Bool[Tensor, "batch beam 1"] | None = None,
-        given_attention_weights: Float[Tensor, "batch beam source"] | None = None,
+        given: dict[str, Tensor],
     ) -> tuple[Tensor, ...]:
-        given = None
-        if attention_replaced is not None and given_attention_weights is not None:
-            given = GivenAttention(attention_replaced, given_attention_weights)
-        stepped = self.model.step(previous_token_ids, state, Encoded(source_lengths, encoder_side, {}), given)
+        side = {name: tensor for name, tensor in encoded.items() if name != "source_lengths"}
+        attention = GivenAttention(*given.values()) if given else None
+        stepped = self.model.step(previous_token_ids, state, Encoded(encoded["source_lengths"], side, {}), attention)
         # The operator itself, because torch.topk takes no k that is a tensor. It gives ties to the lower token id.
         best, token_ids = torch.onnx.ops.symbolic_multi_out(
             "TopK",
@@ -219,7 +211,7 @@ def _export(
     with _quiet_tracing():
         program = torch.onnx.export(
             module.eval(),
-            inputs,
+            (*inputs, {}),  # torch takes a last dictionary for keyword arguments
             input_names=[tensor.name for tensor in declared],
             output_names=[tensor.name for tensor in signature.outputs],
             dynamic_shapes=dynamic_shapes,

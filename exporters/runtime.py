@@ -12,12 +12,17 @@ from jaxtyping import Int
 from bundle.manifest import SpecialIds
 from bundle.search import ALL_CANDIDATES, EncodedBatch, State, StepOutput
 from bundle.sessions import encoder_inputs, session_entries
+from bundle.step import GivenAttention
 
 _TRACED = ("attention_scores", "attention_weights", "attention_query")
 
 
 class OnnxModel:
-    """The two graphs of a bundle; calling it is one step of the search contract (``bundle.search.StepFunction``)."""
+    """The two graphs of a bundle; calling it is one step of the search contract (``bundle.search.StepFunction``).
+
+    Attributes:
+        step_outputs: Names of what the step can give.
+    """
 
     def __init__(self, graphs: Mapping[str, bytes], special_ids: SpecialIds, threads: int = 0) -> None:
         """Load the graphs, given as the content of their files; 0 threads means as many as there are processors."""
@@ -34,11 +39,11 @@ class OnnxModel:
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         encoder_outputs = [output.name for output in self._sessions["encoder"].get_outputs()]
-        step_outputs = {output.name for output in self._sessions["decoder_step"].get_outputs()}
+        self.step_outputs = {output.name for output in self._sessions["decoder_step"].get_outputs()}
         self.state_names = [n.removeprefix("initial_") for n in encoder_outputs if n.startswith("initial_")]
         step_inputs = {value.name for value in self._sessions["decoder_step"].get_inputs()}
         self.encoder_side = [name for name in encoder_outputs if name in step_inputs]
-        self._traced = [name for name in _TRACED if name in step_outputs]
+        self._traced = [name for name in _TRACED if name in self.step_outputs]
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray], fetches: Sequence[str]) -> dict[str, np.ndarray]:
         """Return tensors of one graph by name; asked for an input, it gives it back."""
@@ -62,7 +67,7 @@ class OnnxModel:
     ) -> StepOutput:
         """Return the best tokens of every hypothesis with the attention; ``ALL_CANDIDATES`` fills the whole list."""
         everything = candidates == ALL_CANDIDATES
-        names = ["candidate_token_ids", "candidate_log_probabilities", *self._next_state, *self._traced]
+        names = ["candidate_token_ids", "candidate_log_probabilities", *self.next_state, *self._traced]
         inputs = self._step_inputs(encoded, previous_token_ids, state, 1 if everything else candidates)
         found = self.run("decoder_step", inputs, [*names, "log_probabilities"] if everything else names)
         return StepOutput(
@@ -72,19 +77,32 @@ class OnnxModel:
             *(found.get(name) for name in (*_TRACED, "log_probabilities")),
         )
 
+    def step(
+        self,
+        encoded: EncodedBatch,
+        previous_token_ids: Int[np.ndarray, "batch beam"],
+        state: State,
+        fetches: Sequence[str],
+        given: GivenAttention | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Return tensors of the step graph by name; ``given`` is attention to use instead of the model's own."""
+        inputs = self._step_inputs(encoded, previous_token_ids, state, candidates=1)
+        return self.run("decoder_step", inputs | (given.graph_inputs if given else {}), fetches)
+
     def forced(
         self, encoded: EncodedBatch, target_input_ids: Int[np.ndarray, "batch target"], fetches: Sequence[str]
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yield tensors of the step graph, beam axis 1, for each column of ``target_input_ids``."""
         state = {name: array[:, None] for name, array in encoded.initial_state.items()}
         for position in range(target_input_ids.shape[1]):
-            inputs = self._step_inputs(encoded, target_input_ids[:, position : position + 1], state, candidates=1)
-            found = self.run("decoder_step", inputs, [*dict.fromkeys([*fetches, *self._next_state])])
+            column = target_input_ids[:, position : position + 1]
+            found = self.step(encoded, column, state, [*dict.fromkeys([*fetches, *self.next_state])])
             state = {name: found[f"next_{name}"] for name in self.state_names}
             yield found
 
     @property
-    def _next_state(self) -> list[str]:
+    def next_state(self) -> list[str]:
+        """The names under which a step returns the next state."""
         return [f"next_{name}" for name in self.state_names]
 
     def _step_inputs(

@@ -55,6 +55,16 @@ def training_sample(
     return TrainingSample(_joined(parts), "; ".join(names))
 
 
+def halves(sample: TrainingSample) -> tuple[TrainingSample, TrainingSample]:
+    """Return every other pair, and the others: as much of each corpus in both."""
+    rows = np.arange(len(sample.corpus))
+    first, second = (
+        TrainingSample(subset(sample.corpus, rows[start::2]), f"half {start + 1} of {sample.description}")
+        for start in (0, 1)
+    )
+    return first, second
+
+
 def subset(corpus: TokenizedCorpus, rows: Int[np.ndarray, "kept"]) -> TokenizedCorpus:
     """Return the pairs ``rows`` of a corpus."""
 

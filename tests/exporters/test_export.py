@@ -9,13 +9,20 @@ from bundle.manifest import Manifest
 from exporters import __main__, parity
 from exporters.card import model_card
 from exporters.errors import ExportRefused, InvalidExportOptions
-from exporters.export import ExportOptions, export
+from exporters.export import ExportOptions, GoldFiles, export
+from exporters.fidelity import REPORT_FILE, canonical
 from training.config import CorpusConfig
 
 
 def options(checkpoint: Path, **changes: object) -> ExportOptions:
     test = CorpusConfig(checkpoint.parent.parent / "dev.tsv", limit=10)
-    given = {"tables_sentences": 300, "parity_sentences": 20, "evaluations": {"digits": test}, **changes}
+    given = {
+        "tables_sentences": 300,
+        "parity_sentences": 20,
+        "fidelity_sentences": 12,
+        "evaluations": {"digits": test},
+        **changes,
+    }
     return ExportOptions(**given)  # type: ignore[arg-type]
 
 
@@ -26,8 +33,16 @@ def exported_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder.mkdir()
     for name in ("manifest.json", "of an older bundle"):
         (folder / name).write_text("to go")
-    export(checkpoint, folder, options(checkpoint, replace=True))
+    gold = {name: GoldFiles((_gold_file(folder.parent, name),)) for name in ("choosing", "digits")}
+    export(checkpoint, folder, options(checkpoint, replace=True, gold_alignments=gold))
     return folder
+
+
+def _gold_file(folder: Path, name: str) -> Path:
+    """Write two reversed strings of digits, each a word of its own, with their links."""
+    file = folder / f"{name}.tsv"
+    file.write_text("1 2 3\t3 2 1\t0-2 1-1 2-0\n7 7\t7 7\t0-1 1-0\n", encoding="utf-8")
+    return file
 
 
 @pytest.fixture
@@ -74,7 +89,8 @@ def test_the_reference_histograms_count_every_sentence_of_the_sample(manifest: M
 
 def test_the_card_is_generated_from_the_manifest(manifest: Manifest, exported_bundle: Path) -> None:
     card = (exported_bundle / "README.md").read_text(encoding="utf-8")
-    assert card == model_card(manifest)
+    report = json.loads((exported_bundle / REPORT_FILE).read_bytes())
+    assert card == model_card(manifest, report)
     for part in (
         "Made by tests/reversal.py.",
         "CC0-1.0",
@@ -82,6 +98,35 @@ def test_the_card_is_generated_from_the_manifest(manifest: Manifest, exported_bu
         manifest.quality["digits"]["chrF"]["signature"].replace("|", r"\|"),
     ):
         assert part in card
+
+
+def test_the_fidelity_report_is_a_file_of_the_bundle_with_a_digest(manifest: Manifest, exported_bundle: Path) -> None:
+    file = exported_bundle / REPORT_FILE
+    assert manifest.files[REPORT_FILE] == manifests.file_digest(file)
+    report = json.loads(file.read_bytes())
+    assert file.read_bytes() == canonical(report)
+    about = report["about"]
+    assert about["sentences"] + about["left_out_sentences"] == 12
+    assert about["corpus"].endswith("/dev.tsv")
+
+
+def test_alignments_are_measured_and_the_first_set_chooses_the_step(manifest: Manifest) -> None:
+    shown, chosen = (manifest.quality[name]["AER"] for name in ("digits", "choosing"))
+    assert set(manifest.quality["digits"]) == {"AER", "BLEU", "chrF"}
+    assert manifest.alignment_shift == shown["shift"] == min(chosen["table"], key=error_rate)["shift"]
+    assert shown["evidence"] == "posterior"
+    assert shown["value"] == error_rate(shown["posterior"])
+    assert (shown["sentences"], shown["links"]) == (2, shown["posterior"]["links"])
+
+
+def error_rate(row: dict[str, float]) -> float:
+    return row["alignment_error_rate"]
+
+
+def test_without_a_fidelity_report_the_card_says_so(manifest: Manifest) -> None:
+    assert "## Fidelity\n\nNot measured." in model_card(manifest, None)
+    with pytest.raises(InvalidExportOptions, match="fidelity_sentences is -1"):
+        ExportOptions(fidelity_sentences=-1)
 
 
 def test_a_bundle_that_fails_its_ledger_is_not_written_and_the_old_one_stays(
@@ -117,6 +162,7 @@ def test_the_command_says_in_one_line_what_was_wrong(
 ) -> None:
     for arguments, message in (
         (["--evaluation", "dev.tsv"], "must be NAME=FILE"),
+        (["--gold-alignments", "hansards=:one-based"], "must be NAME=FILE"),
         (["--precision", "int4"], "one of float32, int8"),
         ([], "not a whole checkpoint"),
     ):

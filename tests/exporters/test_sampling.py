@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.sampling import batches, development_pairs, subset, training_sample
+from exporters.sampling import TrainingSample, batches, development_pairs, halves, subset, training_sample
 from tests.exporters.text import random_corpus
 from training.config import CorpusConfig, DataConfig, VocabularyConfig
 from training.vocabulary import train_vocabulary
@@ -48,3 +48,17 @@ def test_batches_hold_every_pair_once() -> None:
     )
     assert found == expected
     assert list(batches(subset(corpus, np.arange(0)), 100)) == []
+
+
+def test_two_halves_hold_every_pair_once() -> None:
+    corpus = random_corpus(40, 57, seed=6)
+    first, second = halves(TrainingSample(corpus, "text"))
+    assert (len(first.corpus), len(second.corpus)) == (29, 28)
+    assert (first.description, second.description) == ("half 1 of text", "half 2 of text")
+    parts = [
+        half.corpus.source_ids[slice(*half.corpus.source_offsets[pair : pair + 2])].tolist()
+        for pair in range(29)
+        for half in (first, second)
+        if pair < len(half.corpus)
+    ]
+    assert np.concatenate(parts).tolist() == corpus.source_ids.tolist()
