@@ -7,13 +7,12 @@ must not depend on its neighbors. Single-threaded; the scheduler's worker thread
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from bundle.beams import token_log_probabilities
-from bundle.manifest import SpecialIds
+from bundle.intervention import AttentionChange, ChangedAttention
 from bundle.search import (
     Beams,
     EncodedBatch,
@@ -26,7 +25,18 @@ from bundle.search import (
     reorder,
 )
 from bundle.sessions import padded
+from bundle.step import GivenAttention
 from service.engine import Engine, Wanted
+from service.forced_targets import ForcedTargets
+
+
+class Kind(NamedTuple):
+    """What jobs must have in common to share a batch: how their steps are asked for, and the rows of each."""
+
+    forced_target: bool
+    forced_prefix: bool
+    changed: bool
+    beam_size: int
 
 
 @dataclass(frozen=True)
@@ -37,26 +47,29 @@ class Job:
         source_ids: Tokens of the source, end of sentence included.
         options: How to search.
         trace: Whether to keep attention; it costs nothing when not asked for.
-        target_ids: Tokens of a given target, end of sentence included, to be scored instead of searched for; empty to
-            search.
+        target_ids: Tokens of a given target, to be scored instead of searched for; end of sentence is last, but for
+            one that was cut. Empty to search.
+        change: How to interfere with its attention; None leaves it alone, at no cost.
     """
 
     source_ids: tuple[int, ...]
     options: SearchOptions
     trace: bool = False
     target_ids: tuple[int, ...] = ()
+    change: AttentionChange | None = None
 
     @property
-    def kind(self) -> tuple[bool, bool, int]:
-        """What jobs must have in common to share a batch: how their steps are asked for, and the beam size."""
+    def kind(self) -> Kind:
+        """Jobs of equal kind may share a batch."""
+        changed = self.change is not None
         if self.target_ids:
-            return True, False, 1
-        return False, bool(self.options.forced_prefix), self.options.beam_size
+            return Kind(True, False, changed, 1)
+        return Kind(False, bool(self.options.forced_prefix), changed, self.options.beam_size)
 
     @property
     def hypotheses(self) -> int:
         """Rows that the sentence takes in a step."""
-        return self.kind[-1]
+        return self.kind.beam_size
 
     @property
     def most_steps(self) -> int:
@@ -91,6 +104,7 @@ class Seat:
         decoded: The answer, once there is one.
         steps: Steps made so far.
         batch_size: Most seats taken at a step so far.
+        attention: The job's change at work; None where it has none.
     """
 
     job: Job
@@ -98,12 +112,19 @@ class Seat:
     decoded: Decoded | None = None
     steps: int = 0
     batch_size: int = 0
+    attention: ChangedAttention | None = None
     _attention: list[tuple[np.ndarray, ...]] = field(default_factory=list)
 
     @property
     def free(self) -> bool:
         """Whether the seat takes part in no further step."""
         return self.abandoned or self.decoded is not None
+
+    def change_attention(self, keys: Float[np.ndarray, "source key"]) -> None:
+        """Put the job's change to work, now that the keys of its source are known; padding may follow them."""
+        assert self.job.change is not None
+        source_ids = self.job.source_ids
+        self.attention = ChangedAttention(self.job.change, keys[: len(source_ids)], source_ids)
 
     def record(self, output: StepOutput, row: int, batch_size: int) -> None:
         """Keep what a step says about this seat, found in ``row`` of its output."""
@@ -113,7 +134,10 @@ class Seat:
             length = len(self.job.source_ids)
             scores, weights, query = output.attention_scores, output.attention_weights, output.attention_query
             assert scores is not None and weights is not None and query is not None
-            self._attention.append((scores[row, :, :length].copy(), weights[row, :, :length].copy(), query[row].copy()))
+            parts = [scores[row, :, :length].copy(), weights[row, :, :length].copy(), query[row].copy()]
+            if output.emission_scores is not None:
+                parts.append(output.emission_scores[row, :, :length].copy())
+            self._attention.append(tuple(parts))
 
     def finish(self, hypotheses: Sequence[Hypothesis], encoded: EncodedBatch, row: int) -> None:
         """Set ``decoded``."""
@@ -129,70 +153,6 @@ class Seat:
         return Trace(*(np.stack(rows) for rows in zip(*steps, strict=True)))
 
 
-@dataclass(frozen=True)
-class ForcedTargets:
-    """Given targets being scored: the counterpart of ``Beams`` where there is nothing to search for.
-
-    Attributes:
-        targets: Tokens of each target, end of sentence included.
-        steps: Tokens scored so far.
-        special_ids: The first step reads ``bos``.
-    """
-
-    targets: tuple[tuple[int, ...], ...]
-    steps: Int[np.ndarray, "batch"]
-    special_ids: SpecialIds
-    _scores: tuple[tuple[float, ...], ...]
-
-    @classmethod
-    def start(cls, targets: Sequence[tuple[int, ...]], special_ids: SpecialIds) -> "ForcedTargets":
-        """Return targets of which nothing is scored."""
-        return cls(tuple(targets), np.zeros(len(targets), np.int64), special_ids, ((),) * len(targets))
-
-    @property
-    def width(self) -> int:
-        """Candidates that matter: the given token is looked up, not searched for."""
-        return 1
-
-    @property
-    def previous_token_ids(self) -> Int[np.ndarray, "batch beam"]:
-        """What the next step reads; the beam axis has size 1."""
-        rows = zip(self.targets, self.steps, strict=True)
-        return np.array([[target[step - 1] if step else self.special_ids.bos] for target, step in rows], np.int64)
-
-    def keep(self, rows: Sequence[int]) -> "ForcedTargets":
-        """Return the targets of ``rows``, in that order."""
-        targets, scores = tuple(self.targets[row] for row in rows), tuple(self._scores[row] for row in rows)
-        return replace(self, targets=targets, steps=self.steps[list(rows)], _scores=scores)
-
-    def join(self, other: "ForcedTargets") -> "ForcedTargets":
-        """Return these targets followed by ``other``."""
-        steps = np.concatenate([self.steps, other.steps])
-        return replace(self, targets=self.targets + other.targets, steps=steps, _scores=self._scores + other._scores)
-
-    def advance(
-        self, output: StepOutput
-    ) -> "tuple[ForcedTargets, Int[np.ndarray, 'batch beam'], dict[int, list[Hypothesis]]]":
-        """Return the targets one token further, the rows they continue (their own), and those now done, by row."""
-        wanted = np.array([[target[step]] for target, step in zip(self.targets, self.steps, strict=True)], np.int64)
-        found = token_log_probabilities(output, wanted)[:, 0].tolist()
-        scores = tuple((*known, new) for known, new in zip(self._scores, found, strict=True))
-        moved = replace(self, steps=self.steps + 1, _scores=scores)
-        done = [row for row, target in enumerate(self.targets) if moved.steps[row] == len(target)]
-        return moved, np.zeros_like(wanted), {row: [_scored(self.targets[row], scores[row])] for row in done}
-
-
-def _scored(target: tuple[int, ...], scores: tuple[float, ...]) -> Hypothesis:
-    return Hypothesis(
-        token_ids=target,
-        log_probability=sum(scores),
-        normalized_score=sum(scores) / len(target),
-        token_log_probabilities=scores,
-        finish_reason="eos",
-        beam_path=(0,) * len(target),
-    )
-
-
 ProgressT = TypeVar("ProgressT")
 
 
@@ -205,6 +165,8 @@ class _Progress(Protocol):
 
     @property
     def previous_token_ids(self) -> Int[np.ndarray, "batch beam"]: ...
+
+    def emitted(self, steps_back: int) -> Int[np.ndarray, "batch beam"]: ...
 
     def keep(self: ProgressT, rows: Sequence[int]) -> ProgressT: ...
 
@@ -253,9 +215,13 @@ class RunningBatch(Generic[SeatT]):
         special_ids = self._engine.manifest.special_ids
         progress: _Progress
         if seats[0].job.target_ids:
-            progress = ForcedTargets.start([seat.job.target_ids for seat in seats], special_ids)
+            targets = [seat.job.target_ids for seat in seats]
+            progress = ForcedTargets.start(targets, [seat.job.options.length_penalty for seat in seats], special_ids)
         else:
             progress = Beams.start([seat.job.options for seat in seats], special_ids)
+        if seats[0].job.kind.changed:
+            for row, seat in enumerate(seats):
+                seat.change_attention(encoded.encoder_side["attention_keys"][row])
         beam_size = seats[0].job.hypotheses
         state = {name: np.repeat(tensor[:, None], beam_size, axis=1) for name, tensor in encoded.initial_state.items()}
         self._parts.append(_Rows(tuple(seats), replace(encoded, initial_state={}), progress, state))
@@ -269,13 +235,14 @@ class RunningBatch(Generic[SeatT]):
             return []
         lengths: list[int] = rows.encoded.source_lengths.tolist()
         self.padding_ratio = 1.0 - sum(lengths) / (len(lengths) * padded(max(lengths)))
-        forced_target, forced_prefix, _ = rows.seats[0].job.kind
+        kind = rows.seats[0].job.kind
         wanted = Wanted(
             rows.progress.width,
             attention=any(seat.job.trace for seat in rows.seats),
-            whole_vocabulary=forced_target or forced_prefix,
+            whole_vocabulary=kind.forced_target or kind.forced_prefix,
         )
-        output = self._engine.step(rows.encoded, rows.progress.previous_token_ids, rows.state, wanted)
+        given = self._given_attention(rows) if kind.changed else None
+        output = self._engine.step(rows.encoded, rows.progress.previous_token_ids, rows.state, wanted, given)
         for row, seat in enumerate(rows.seats):
             seat.record(output, row, self.size)
         progress, parents, finished = _advance(rows.progress, output)
@@ -283,6 +250,21 @@ class RunningBatch(Generic[SeatT]):
             rows.seats[row].finish(hypotheses, rows.encoded, row)
         self._parts = [_Rows(rows.seats, rows.encoded, progress, reorder(output.state, parents))]
         return [rows.seats[row] for row in finished]
+
+    def _given_attention(self, rows: _Rows[SeatT]) -> GivenAttention:
+        """Return what the seats' changes make of the attention that the model would have at this step."""
+        attended = self._engine.attend(rows.encoded, rows.progress.previous_token_ids, rows.state)
+        token_ids = rows.progress.emitted(self._engine.manifest.decoder_token_offset)
+        given = GivenAttention(np.zeros(attended.weights.shape[:2], bool), np.zeros_like(attended.weights))
+        for row, seat in enumerate(rows.seats):
+            assert seat.attention is not None
+            length = len(seat.job.source_ids)
+            scores, queries = attended.scores[row, :, :length], attended.query[row]
+            weights = seat.attention.weights(scores, queries, seat.steps, token_ids[row])
+            if weights is not None:
+                given.replaced[row] = True
+                given.weights[row, :, :length] = weights
+        return given
 
 
 def _advance(

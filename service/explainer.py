@@ -18,10 +18,18 @@ from bundle.decomposition import AttentionRecord, Decomposition, DecompositionWa
 from bundle.errors import TableMismatch
 from bundle.manifest import TABLES_FILE, Manifest, TablesInfo
 from bundle.tables import ComponentTables
-from service.errors import AttentionMissing, BundleRefused, ServiceError, StatisticsMissing, Unsupported
+from bundle.tokenizer import Tokenizer
+from service.errors import (
+    AttentionMissing,
+    BundleRefused,
+    OptionOutOfRange,
+    StatisticsMissing,
+    Unsupported,
+)
 from service.metrics import Metrics
-from service.quality import meter_decomposition
-from service.translator import Alignment, TracedTranslation, Translation, TranslationOptions, Translator
+from service.quality import counted, meter_decomposition
+from service.translation import Alignment, TracedTranslation, Translation, TranslationOptions
+from service.translator import Translator
 
 
 class WarningKind(Enum):
@@ -57,7 +65,7 @@ class Explanation:
     """Why the attention of one hypothesis has the shape it has.
 
     Attributes:
-        translation: What is explained: its first hypothesis; the only one, and the caller's, when ``forced``.
+        translation: What is explained, as its only hypothesis; the caller's own when ``forced``.
         forced: Whether the caller gave the target.
         attention_scores: Before softmax.
         attention_weights: After softmax; rows sum to 1.
@@ -107,75 +115,52 @@ class Explainer:
         self._metrics = metrics
 
     async def explain(
-        self, text: str, target: str | None, options: TranslationOptions, deadline: float | None = None
+        self,
+        text: str,
+        target: str | None,
+        options: TranslationOptions,
+        deadline: float | None = None,
+        hypothesis_index: int = 0,
     ) -> Explanation:
         """Return the explanation of ``target``, or of our own translation of ``text``.
 
         Args:
             text: The source, taken as one sentence.
             target: The translation to explain; None explains ours.
-            options: How to decode, where the translation is ours; the best hypothesis is explained.
+            options: How to decode, where the translation is ours.
             deadline: Time of the running loop's clock (``loop.time()``) at which the answer is no longer wanted.
+            hypothesis_index: Which hypothesis of ours to explain, 0 being the best.
 
         Raises:
             AttentionMissing: The model has no attention.
             StatisticsMissing: The bundle has no component tables.
             Unsupported: The model's scores do not split into nine terms.
-            InvalidRequest: As for ``Translator.translate``, or the target is empty, too long or not text.
+            InvalidRequest: As for ``Translator.translate``; the target is empty, too long or not text; or there is
+                no such hypothesis.
             QueueFull, DeadlinePassed, Unavailable: As for ``Translator.translate``.
         """
         view = "own" if target is None else "forced"
-        count = self._metrics.quality.explanations
-        try:
-            tables = self._usable_tables()
+        with counted(self._metrics.quality, self._manifest.bundle_id, view):
+            tables = usable_tables(self._manifest, self._tables)
+            wanted = 1 if target is not None else options.n_best
+            _check_index(hypothesis_index, wanted, "options.num_hypotheses says how many are looked for")
             traced = await self._translator.trace(text, target, options, deadline)
-        except ServiceError:
-            count.labels(self._manifest.bundle_id, view, "refused").inc()
-            raise
+            found = len(traced.traces)
+            _check_index(hypothesis_index, found, f"the search found {found} different hypotheses")
         began = time.perf_counter()
-        decomposition = await asyncio.to_thread(self._decompose, traced, tables)
+        traced = traced.only(hypothesis_index)
+        decomposition = await asyncio.to_thread(decompose_traced, traced, tables, self._manifest)
         seconds = traced.translation.timings.explain + time.perf_counter() - began
         self._metrics.stages.seconds.labels(self._manifest.bundle_id, "explain").observe(seconds)
         meter_decomposition(self._metrics.quality, self._manifest.bundle_id, decomposition)
-        count.labels(self._manifest.bundle_id, view, "ok").inc()
         return self._explanation(traced, target is not None, decomposition, seconds)
-
-    def _usable_tables(self) -> ComponentTables:
-        manifest = self._manifest
-        if manifest.score_kind == "none":
-            raise AttentionMissing(
-                f"model {manifest.bundle_id!r} ({manifest.architecture}) has no attention: there is nothing to explain"
-            )
-        if manifest.score_kind != "bilinear":
-            raise Unsupported(
-                f"model {manifest.bundle_id!r} ({manifest.architecture}) has {manifest.score_kind} attention, which "
-                "does not split into nine terms; this version explains bilinear attention only."
-            )
-        if self._tables is None:
-            raise StatisticsMissing(
-                f"bundle {manifest.bundle_id!r} has no component tables, so its attention cannot be decomposed; "
-                "export it again with a corpus to fit them on, or ask for the alignment alone."
-            )
-        return self._tables
-
-    def _decompose(self, traced: TracedTranslation, tables: ComponentTables) -> Decomposition:
-        trace = traced.trace
-        assert trace.attention_scores is not None and trace.attention_queries is not None
-        record = AttentionRecord(
-            scores=trace.attention_scores,
-            queries=trace.attention_queries,
-            keys=traced.attention_keys,
-            source_ids=traced.source_ids,
-            target_ids=traced.target_ids,
-        )
-        return decompose(record, tables, self._manifest.decoder_token_offset, self._manifest.special_ids.bos)
 
     def _explanation(
         self, traced: TracedTranslation, forced: bool, decomposition: Decomposition, seconds: float
     ) -> Explanation:
         translation = replace(traced.translation, timings=replace(traced.translation.timings, explain=seconds))
         best = translation.hypotheses[0]
-        trace, info = traced.trace, self._manifest.tables
+        (trace,), info = traced.traces, self._manifest.tables
         assert best.alignment is not None and info is not None
         assert trace.attention_scores is not None and trace.attention_weights is not None
         return Explanation(
@@ -185,20 +170,71 @@ class Explainer:
             attention_weights=trace.attention_weights,
             decomposition=decomposition,
             alignment=best.alignment,
-            warnings=(*_table_warnings(decomposition), *self._token_warnings(traced)),
+            warnings=warnings_about(traced, decomposition, self._translator.tokenizer),
             tables=info,
         )
 
-    def _token_warnings(self, traced: TracedTranslation) -> Iterator[ExplanationWarning]:
-        is_unknown = self._translator.tokenizer.is_unknown
-        for side, token_ids in (("source", traced.source_ids), ("target", traced.target_ids)):
-            unknown = np.array([is_unknown(token_id) for token_id in token_ids])
-            yield from _warning(
-                WarningKind.UNKNOWN_TOKEN, side, unknown, "these pieces are outside the model's vocabulary"
-            )
-        if traced.translation.hypotheses[0].finish_reason == "max_length":
-            message = "the translation was cut at its longest length; it has no end of sentence"
-            yield ExplanationWarning(WarningKind.TARGET_CUT, "target", (), message)
+
+def usable_tables(manifest: Manifest, tables: ComponentTables | None) -> ComponentTables:
+    """Return ``tables`` if they take the scores of this model apart.
+
+    Raises:
+        AttentionMissing: The model has no attention.
+        StatisticsMissing: The bundle has no component tables.
+        Unsupported: The model's scores do not split into nine terms.
+    """
+    if manifest.score_kind == "none":
+        raise AttentionMissing(
+            f"model {manifest.bundle_id!r} ({manifest.architecture}) has no attention: there is nothing to explain"
+        )
+    if manifest.score_kind != "bilinear":
+        raise Unsupported(
+            f"model {manifest.bundle_id!r} ({manifest.architecture}) has {manifest.score_kind} attention, which "
+            "does not split into nine terms; this version explains bilinear attention only."
+        )
+    if tables is None:
+        raise StatisticsMissing(
+            f"bundle {manifest.bundle_id!r} has no component tables, so its attention cannot be decomposed; "
+            "export it again with a corpus to fit them on, or ask for the alignment alone."
+        )
+    return tables
+
+
+def decompose_traced(traced: TracedTranslation, tables: ComponentTables, manifest: Manifest) -> Decomposition:
+    """Return the nine terms behind the first hypothesis of ``traced``."""
+    trace = traced.traces[0]
+    assert trace.attention_scores is not None and trace.attention_queries is not None
+    record = AttentionRecord(
+        scores=trace.attention_scores,
+        queries=trace.attention_queries,
+        keys=traced.attention_keys,
+        source_ids=traced.source_ids,
+        target_ids=traced.target_ids[0],
+    )
+    return decompose(record, tables, manifest.decoder_token_offset, manifest.special_ids.bos)
+
+
+def warnings_about(
+    traced: TracedTranslation, decomposition: Decomposition | None, tokenizer: Tokenizer
+) -> tuple[ExplanationWarning, ...]:
+    """Return what to know before trusting figures of the first hypothesis, and of its decomposition if there is one."""
+    of_tables = () if decomposition is None else _table_warnings(decomposition)
+    return (*of_tables, *_token_warnings(traced, tokenizer))
+
+
+def _check_index(index: int, count: int, why: str) -> None:
+    if not 0 <= index < count:
+        message = f"hypothesis_index is {index}; allowed is 0 to {count - 1}: {why}"
+        raise OptionOutOfRange("hypothesis_index", message)
+
+
+def _token_warnings(traced: TracedTranslation, tokenizer: Tokenizer) -> Iterator[ExplanationWarning]:
+    for side, token_ids in (("source", traced.source_ids), ("target", traced.target_ids[0])):
+        unknown = np.array([tokenizer.is_unknown(token_id) for token_id in token_ids])
+        yield from _warning(WarningKind.UNKNOWN_TOKEN, side, unknown, "these pieces are outside the model's vocabulary")
+    if traced.translation.hypotheses[0].finish_reason == "max_length":
+        message = "the translation was cut at its longest length; it has no end of sentence"
+        yield ExplanationWarning(WarningKind.TARGET_CUT, "target", (), message)
 
 
 def _table_warnings(decomposition: Decomposition) -> Iterator[ExplanationWarning]:

@@ -2,7 +2,8 @@
 
 Units are base units and stand at the end of the name. Labels are bounded: ``model`` is a loaded bundle's id, all others
 take their values from a fixed list in the code. Never a user's text, address or key. Metrics named ``grpc_server_…``
-keep the names of go-grpc-prometheus, so that stock dashboards work.
+keep the names of go-grpc-prometheus, so that stock dashboards work; the same calls over HTTP are counted there too, and
+``transport`` tells the two apart.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ _LENGTH_RATIO = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 _NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 _LOG_PROBABILITY = (-10.0, -7.0, -5.0, -4.0, -3.0, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.2, -0.1, -0.05, -0.01)
 _ERROR = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-_RPC = ("grpc_type", "grpc_service", "grpc_method")
+_RPC = ("grpc_type", "grpc_service", "grpc_method", "transport")
 
 
 class RequestMetrics:
@@ -149,7 +150,10 @@ class QualityMetrics:
             "alignment_uncovered_source_ratio", "Share of source tokens that got little attention in all.", _RATIO
         )
         self.explanations = counter(
-            "explanations", "Explanations made (own, forced), by result (ok, refused).", "view", "result"
+            "explanations",
+            "Explanations made (own, forced, what_if, contrast, alternatives), by result (ok, refused).",
+            "view",
+            "result",
         )
         self.share = histogram(
             "decomposition_share_ratio", "Softmax-aware share of a term, an explained sentence.", _SIGNED_RATIO, "term"

@@ -4,17 +4,30 @@ Axes: ``target`` emitted tokens, ``source`` source tokens, both with end of sent
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Float
 
 from bundle.decomposition import COMPONENTS, Decomposition
 from bundle.search import Hypothesis
+from service.errors import ServiceError
 from service.metrics import QualityMetrics
 
 _UNCOVERED = 0.1  # attention that a source token got from all target tokens together
 _LONGEST_LOOP = 8  # tokens
+
+
+@contextmanager
+def counted(metrics: QualityMetrics, model: str, view: str) -> Iterator[None]:
+    """Count what is done inside as an explanation of kind ``view``: ``ok``, or ``refused`` with a ``ServiceError``."""
+    try:
+        yield
+    except ServiceError:
+        metrics.explanations.labels(model, view, "refused").inc()
+        raise
+    metrics.explanations.labels(model, view, "ok").inc()
 
 
 def meter_translation(

@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from bundle.sessions import padded
-from service.batch import Decoded, Job, RunningBatch, Seat
+from service.batch import Decoded, Job, Kind, RunningBatch, Seat
 from service.engine import Engine
 from service.errors import DeadlinePassed, Draining, EngineUnready, QueueFull, ServiceError
 from service.metrics import Metrics
@@ -92,7 +92,7 @@ class Scheduler:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interlinear-engine")
         self._lock = threading.Lock()  # guards the queue; held for a few instructions only
         self._queue: deque[_Ticket] = deque()
-        self._batches: dict[tuple[bool, bool, int], RunningBatch[_Ticket]] = {}  # the worker's own
+        self._batches: dict[Kind, RunningBatch[_Ticket]] = {}  # the worker's own
         self._open: set[_Ticket] = set()
         self._worker: asyncio.Future[None] | None = None
         self._closed = False
@@ -107,6 +107,11 @@ class Scheduler:
         self._running = metrics.batches.running.labels(self._model)
         self._step_seconds = metrics.stages.step_seconds.labels(self._model)
         self._outside_seconds = metrics.stages.step_overhead.labels(self._model)
+
+    @property
+    def takes_change(self) -> bool:
+        """Whether jobs may interfere with attention."""
+        return self._engine.takes_given_attention
 
     async def submit(self, job: Job, deadline: float | None = None) -> Outcome:
         """Return what became of ``job``.
@@ -234,7 +239,7 @@ class Scheduler:
         encoded = self._engine.encode([ticket.job.source_ids for ticket in arrivals])
         ended = time.perf_counter()
         self._encoder_calls.inc()
-        kinds: dict[tuple[bool, bool, int], list[int]] = {}
+        kinds: dict[Kind, list[int]] = {}
         for row, ticket in enumerate(arrivals):
             ticket.encoding, ticket.encoded = began, ended
             kinds.setdefault(ticket.job.kind, []).append(row)

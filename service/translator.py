@@ -5,20 +5,18 @@ Rows are target pieces (end of sentence included), columns are source pieces (en
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-from jaxtyping import Float
-
-from bundle import alignment
 from bundle.errors import InvalidText
 from bundle.manifest import Manifest
-from bundle.search import Hypothesis, SearchOptions, Trace, max_target_tokens
+from bundle.search import Hypothesis, SearchOptions, max_target_tokens
 from bundle.step import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from bundle.tokenizer import TokenizedText, Tokenizer
+from service.aligner import Aligner
 from service.batch import Job
 from service.errors import (
     AttentionMissing,
+    InterventionUnsupported,
     InvalidRequest,
     OptionOutOfRange,
     SourceEmpty,
@@ -30,119 +28,17 @@ from service.errors import (
 from service.metrics import Metrics
 from service.quality import meter_translation
 from service.scheduler import Outcome, Scheduler
+from service.translation import (
+    Alignment,
+    PreparedText,
+    Timings,
+    TracedTranslation,
+    TranslatedHypothesis,
+    Translation,
+    TranslationOptions,
+)
 
 _MOST_CHARACTERS = 16  # a token; with more, a text is refused before time is spent on tokenizing it
-
-
-@dataclass(frozen=True)
-class TranslationOptions:
-    """How to decode.
-
-    Attributes:
-        beam_size: Hypotheses kept at a step, 1 to 16; 1 is greedy.
-        n_best: Translations wanted, 1 to ``beam_size``.
-        length_penalty: Exponent of the length that divides a log probability to rank hypotheses; 0 ranks by the sum.
-        max_target_tokens: Longest translation in tokens, end of sentence included; None takes the bundle's limit.
-        forced_prefix: Text that every translation starts with.
-        alignment: Whether to return an alignment with every translation.
-    """
-
-    beam_size: int = 4
-    n_best: int = 1
-    length_penalty: float = 1.0
-    max_target_tokens: int | None = None
-    forced_prefix: str = ""
-    alignment: bool = False
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """Which source word a target word was made from, as attention says: a reading aid, not a cause.
-
-    Attributes:
-        word_matrix: Source pieces summed, target pieces averaged; last row and column are the end of sentence. Rows
-            sum to 1.
-        piece_weights: Attention weights of every piece, moved by ``shift``. Rows sum to 1.
-        links: ``(target word, source word, weight)``, by word index; a target word whose largest weight is on the end
-            of sentence has none.
-        shift: Rows by which the attention was moved before reading it; the bundle's.
-    """
-
-    word_matrix: Float[np.ndarray, "target_word source_word"]
-    piece_weights: Float[np.ndarray, "target source"]
-    links: tuple[tuple[int, int, float], ...]
-    shift: int
-
-
-@dataclass(frozen=True)
-class TranslatedHypothesis:
-    """One translation.
-
-    Attributes:
-        text: The translation.
-        log_probability: Sum over tokens, in nats.
-        normalized_score: ``log_probability / length ** length_penalty``, the length counting the end of sentence.
-        token_log_probabilities: One a piece of ``target``, then that of the end of sentence where it was emitted.
-        finish_reason: ``eos`` or ``max_length``.
-        target: Pieces and words, with spans into ``text``.
-        alignment: None unless asked for.
-    """
-
-    text: str
-    log_probability: float
-    normalized_score: float
-    token_log_probabilities: tuple[float, ...]
-    finish_reason: str
-    target: TokenizedText
-    alignment: Alignment | None = None
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds a text spent in every stage; encode and decode include waiting for the others of its batch."""
-
-    queue: float
-    tokenize: float
-    encode: float
-    decode: float
-    explain: float
-    detokenize: float
-
-
-@dataclass(frozen=True)
-class Translation:
-    """The answer to one text.
-
-    Attributes:
-        hypotheses: Best first, all different, ``n_best`` of them where the search found as many.
-        source: Pieces and words of the source, with spans into the text as given.
-        timings: Where the time went.
-        batch_size: Most sentences that shared a step with this one, itself included.
-    """
-
-    hypotheses: tuple[TranslatedHypothesis, ...]
-    source: TokenizedText
-    timings: Timings
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class TracedTranslation:
-    """A translation with what its first hypothesis is explained from.
-
-    Attributes:
-        translation: The answer.
-        source_ids: Tokens of the source, end of sentence included.
-        target_ids: Tokens of the first hypothesis, end of sentence included where it was emitted.
-        trace: Attention scores, weights and queries of the first hypothesis.
-        attention_keys: Keys of the source.
-    """
-
-    translation: Translation
-    source_ids: tuple[int, ...]
-    target_ids: tuple[int, ...]
-    trace: Trace
-    attention_keys: Float[np.ndarray, "source key"]
 
 
 class Translator:
@@ -153,9 +49,17 @@ class Translator:
         tokenizer: The bundle's.
     """
 
-    def __init__(self, scheduler: Scheduler, tokenizer: Tokenizer, manifest: Manifest, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        tokenizer: Tokenizer,
+        manifest: Manifest,
+        metrics: Metrics,
+        reverse: "Translator | None" = None,
+    ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
+        self._aligner = Aligner(manifest, reverse)
         self._scheduler = scheduler
         self._metrics = metrics
         self._turn = asyncio.Lock()  # to tokenize
@@ -171,11 +75,13 @@ class Translator:
         Raises:
             InvalidRequest: The text is empty, too long or not text; or an option is out of range.
             AttentionMissing: An alignment was asked of a model without attention.
+            ReverseModelMissing: It was asked for by a method that reads both directions, and only one is loaded.
+            PosteriorMissing: It was asked for from the posterior, which the bundle does not give.
             QueueFull: Too many sentences wait already.
             DeadlinePassed: The deadline came first.
             Unavailable: The service is draining, or the engine failed.
         """
-        translation, _, _ = await self._answer(text, None, options, deadline)
+        _, _, translation = await self._answer(text, None, options, deadline)
         if options.alignment:
             stages = self._metrics.stages
             stages.seconds.labels(self.manifest.bundle_id, "explain").observe(translation.timings.explain)
@@ -190,46 +96,99 @@ class Translator:
             TargetEmpty, TargetTooLong: ``target`` cannot be a translation.
             ServiceError: As for ``translate``.
         """
-        translation, job, outcome = await self._answer(text, target, replace(options, alignment=True), deadline)
-        decoded = outcome.decoded
-        assert decoded.attention_keys is not None
-        target_ids = decoded.hypotheses[0].token_ids
-        return TracedTranslation(translation, job.source_ids, target_ids, decoded.traces[0], decoded.attention_keys)
+        answer = await self._answer(text, target, replace(options, alignment=True), deadline)
+        return _traced(*answer)
+
+    async def prepare(self, text: str, target: str | None, options: TranslationOptions) -> PreparedText:
+        """Return ``text``, and ``target`` if it is given, in tokens, with the job that ``trace`` would do.
+
+        A caller may change the job (other tokens to score or to begin with, a change of attention) and have it done by
+        ``trace_prepared``.
+
+        Raises:
+            InvalidRequest: As for ``trace``.
+            AttentionMissing: The model has no attention.
+        """
+        return await self._prepared(text, target, replace(options, alignment=True))
+
+    def tokenized_target(self, text: str, field: str) -> TokenizedText:
+        """Return ``text`` of the target's language in pieces.
+
+        Raises:
+            TextInvalid, TargetTooLong: Naming ``field``: it is no text, or longer than a translation may be.
+        """
+        return self._tokenized(text, field, self.manifest.limits.max_target_tokens, TargetTooLong)
+
+    def begun(self, prepared: PreparedText, prefix: tuple[int, ...], field: str) -> PreparedText:
+        """Return ``prepared`` with a search for the best translation that begins with the tokens of ``prefix``.
+
+        Raises:
+            TargetTooLong: Naming ``field``: with that many tokens, nothing could follow.
+        """
+        job = prepared.job
+        options = self._search(len(job.source_ids), prefix, prepared.options, field)
+        return replace(prepared, target=None, job=replace(job, options=options, target_ids=()))
+
+    async def trace_prepared(self, prepared: PreparedText, deadline: float | None = None) -> TracedTranslation:
+        """Return what becomes of ``prepared.job``; it is metered as no translation, as nobody asked for it as such.
+
+        Raises:
+            InterventionUnsupported: The job changes attention, and the bundle's graphs take none from outside.
+            QueueFull, DeadlinePassed, Unavailable: As for ``translate``.
+        """
+        if prepared.job.change is not None and not self._scheduler.takes_change:
+            raise InterventionUnsupported(
+                f"the graphs of bundle {self.manifest.bundle_id!r} take no attention from outside, so it cannot be "
+                "changed; export the bundle again with this version. Source words can be replaced all the same."
+            )
+        return _traced(*await self._decoded(prepared, deadline))
 
     async def _answer(
         self, text: str, target: str | None, options: TranslationOptions, deadline: float | None
-    ) -> tuple[Translation, Job, Outcome]:
+    ) -> tuple[PreparedText, Outcome, Translation]:
         started = time.perf_counter()
+        answer = await self._decoded(await self._prepared(text, target, options), deadline)
+        self._meter(*answer, time.perf_counter() - started)
+        return answer
+
+    async def _prepared(self, text: str, target: str | None, options: TranslationOptions) -> PreparedText:
         if options.alignment:
             self._require_attention()
+        self._aligner.check(options)
         async with self._turn:
             await asyncio.sleep(0)  # one text a turn of the loop: a request of many must not hold it up
             began = time.perf_counter()
             source = self._source(text)
             given = None if target is None else self._target(target)
             job = self._job(source, given, options)
-            tokenized = time.perf_counter()
-        outcome = await self._scheduler.submit(job, deadline)
+            return PreparedText(source, given, job, options, time.perf_counter() - began)
+
+    async def _decoded(
+        self, prepared: PreparedText, deadline: float | None
+    ) -> tuple[PreparedText, Outcome, Translation]:
+        source = prepared.source
+        outcome = await self._scheduler.submit(prepared.job, deadline)
         decoded = time.perf_counter()
-        hypotheses = tuple(self._hypothesis(hypothesis, given) for hypothesis in outcome.decoded.hypotheses)
+        hypotheses = tuple(self._hypothesis(hypothesis, prepared.target) for hypothesis in outcome.decoded.hypotheses)
         detokenized = ended = time.perf_counter()
         if outcome.decoded.traces:
-            hypotheses = tuple(
-                replace(hypothesis, alignment=align(trace, hypothesis.target, source, self.manifest.alignment_shift))
-                for hypothesis, trace in zip(hypotheses, outcome.decoded.traces, strict=True)
+            alignments = await asyncio.gather(
+                *(
+                    self._aligner.align(trace, hypothesis.target, source, prepared.options, deadline)
+                    for hypothesis, trace in zip(hypotheses, outcome.decoded.traces, strict=True)
+                )
             )
+            hypotheses = tuple(map(_aligned, hypotheses, alignments))
             ended = time.perf_counter()
         timings = Timings(
             queue=outcome.queue_seconds,
-            tokenize=tokenized - began,
+            tokenize=prepared.tokenize_seconds,
             encode=outcome.encode_seconds,
             decode=outcome.decode_seconds,
             explain=ended - detokenized,
             detokenize=detokenized - decoded,
         )
-        translation = Translation(hypotheses, source, timings, outcome.decoded.batch_size)
-        self._meter(translation, job, outcome, ended - started)
-        return translation, job, outcome
+        return prepared, outcome, Translation(hypotheses, source, timings, outcome.decoded.batch_size)
 
     def _require_attention(self) -> None:
         if self.manifest.score_kind == "none":
@@ -245,7 +204,7 @@ class Translator:
         return source
 
     def _target(self, text: str) -> TokenizedText:
-        target = self._tokenized(text, "target", self.manifest.limits.max_target_tokens, TargetTooLong)
+        target = self.tokenized_target(text, "target")
         if not target.words:
             raise TargetEmpty("target", "target has nothing to explain: it is empty, or holds only spaces")
         return target
@@ -268,29 +227,34 @@ class Translator:
         _check_ranges(options, self.manifest.limits.max_target_tokens)
         prefix = self._prefix(options.forced_prefix)
         source_ids = (*source.token_ids, special.eos)
+        search = self._search(len(source_ids), prefix, options, "options.forced_prefix")
+        target_ids = () if target is None else (*target.token_ids, special.eos)
+        return Job(source_ids, search, trace=options.alignment, target_ids=target_ids)
+
+    def _search(
+        self, source_tokens: int, prefix: tuple[int, ...], options: TranslationOptions, field: str
+    ) -> SearchOptions:
         limit = options.max_target_tokens or max_target_tokens(
-            len(source_ids) + len(prefix), self.manifest.limits.max_target_tokens
+            source_tokens + len(prefix), self.manifest.limits.max_target_tokens
         )
         if len(prefix) >= limit:
             raise TargetTooLong(
-                "options.forced_prefix",
-                f"forced_prefix has {len(prefix)} tokens and the translation may have {limit}, end of sentence "
-                "included; shorten the prefix or raise max_target_tokens.",
+                field,
+                f"the translation is to begin with {len(prefix)} tokens and may have {limit}, end of sentence "
+                "included; shorten its beginning or raise max_target_tokens.",
             )
-        search = SearchOptions(
+        return SearchOptions(
             max_target_tokens=limit,
             beam_size=options.beam_size,
             n_best=options.n_best,
             length_penalty=options.length_penalty,
             forced_prefix=prefix,
-            banned_token_ids=(special.unk,),  # it has no text
+            banned_token_ids=tuple({self.manifest.special_ids.unk}.difference(prefix)),  # it has no text
         )
-        target_ids = () if target is None else (*target.token_ids, special.eos)
-        return Job(source_ids, search, trace=options.alignment, target_ids=target_ids)
 
     def _prefix(self, text: str) -> tuple[int, ...]:
         name = "options.forced_prefix"
-        prefix = self._tokenized(text, name, self.manifest.limits.max_target_tokens, TargetTooLong)
+        prefix = self.tokenized_target(text, name)
         if unknown := sum(map(self.tokenizer.is_unknown, prefix.token_ids)):
             message = f"{name} has {unknown} pieces outside the model's vocabulary; a translation cannot hold them"
             raise TextInvalid(name, message)
@@ -307,8 +271,8 @@ class Translator:
             target=target,
         )
 
-    def _meter(self, translation: Translation, job: Job, outcome: Outcome, seconds: float) -> None:
-        model, timings, stages = self.manifest.bundle_id, translation.timings, self._metrics.stages
+    def _meter(self, prepared: PreparedText, outcome: Outcome, translation: Translation, seconds: float) -> None:
+        job, model, timings, stages = prepared.job, self.manifest.bundle_id, translation.timings, self._metrics.stages
         for stage in ("queue", "tokenize", "encode", "decode", "detokenize"):
             stages.seconds.labels(model, stage).observe(getattr(timings, stage))
         stages.request_seconds.labels(model).observe(seconds)
@@ -328,12 +292,15 @@ class Translator:
         meter_translation(self._metrics.quality, model, len(job.source_ids), best, weights)
 
 
-def align(trace: Trace, target: TokenizedText, source: TokenizedText, shift: int) -> Alignment:
-    """Return the alignment that the attention weights of ``trace`` show."""
-    assert trace.attention_weights is not None
-    weights = alignment.shifted(trace.attention_weights, shift)
-    matrix = alignment.word_matrix(weights, target, source)
-    return Alignment(matrix.astype(np.float32), weights, alignment.links(matrix, len(target.words)), shift)
+def _traced(prepared: PreparedText, outcome: Outcome, translation: Translation) -> TracedTranslation:
+    decoded = outcome.decoded
+    assert decoded.attention_keys is not None
+    target_ids = tuple(hypothesis.token_ids for hypothesis in decoded.hypotheses)
+    return TracedTranslation(translation, prepared.job.source_ids, target_ids, decoded.traces, decoded.attention_keys)
+
+
+def _aligned(hypothesis: TranslatedHypothesis, alignment: Alignment) -> TranslatedHypothesis:
+    return replace(hypothesis, alignment=alignment)
 
 
 def _check_ranges(options: TranslationOptions, most_target_tokens: int) -> None:

@@ -1,11 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bundle import tables as component_tables
+from bundle.decomposition import conditioning_tokens, nine_terms, softmax, split
+from bundle.intervention import AttentionChange
+from bundle.manifest import TABLES_FILE
 from bundle.search import EncodedBatch, SearchOptions, State, StepOutput, force
-from service.batch import Job, RunningBatch, Seat
+from bundle.tables import ComponentTables
+from service.batch import Decoded, Job, RunningBatch, Seat
 from service.engine import Engine, Wanted
 
 EOS = 3
@@ -30,6 +36,30 @@ def joined(engine: Engine, *seats: Seat) -> RunningBatch[Seat]:
     return batch
 
 
+def changing(
+    length: int,
+    *,
+    masked: tuple[int, ...] = (),
+    left_out: tuple[tuple[int, int], ...] = (),
+    rows: dict[int, np.ndarray] | None = None,
+    tables: ComponentTables | None = None,
+) -> AttentionChange:
+    """A change for a source of ``length`` tokens; nothing, by default."""
+    terms, columns = np.zeros((3, 3), bool), np.zeros(length, bool)
+    columns[list(masked)] = True
+    for term in left_out:
+        terms[term] = True
+    return AttentionChange(terms, columns, rows or {}, tables=tables)
+
+
+def finished(engine: Engine, *jobs: Job) -> list[Decoded]:
+    seats = [Seat(job) for job in jobs]
+    batch = joined(engine, *seats)
+    while batch.seats:
+        batch.step()
+    return [each.decoded for each in seats if each.decoded is not None]
+
+
 def test_jobs_share_a_batch_only_if_their_steps_are_alike() -> None:
     options = SearchOptions(8, beam_size=4)
     plain = Job((5, EOS), options)
@@ -38,9 +68,11 @@ def test_jobs_share_a_batch_only_if_their_steps_are_alike() -> None:
         Job((5, EOS), SearchOptions(8, beam_size=2)),
         Job((5, EOS), SearchOptions(8, beam_size=4, forced_prefix=(7,))),
         Job((5, EOS), options, target_ids=(7, EOS)),
+        Job((5, EOS), options, change=changing(2)),
+        Job((5, EOS), options, target_ids=(7, EOS), change=changing(2)),
     ]
-    assert len({plain.kind, *(other.kind for other in others)}) == 4
-    assert [job.hypotheses for job in (plain, *others)] == [4, 2, 4, 1]
+    assert len({plain.kind, *(other.kind for other in others)}) == 6
+    assert [job.hypotheses for job in (plain, *others)] == [4, 2, 4, 1, 4, 1]
 
 
 def test_the_source_axis_grows_and_shrinks_with_those_who_are_there(engine: Engine) -> None:
@@ -170,6 +202,68 @@ def test_our_own_translation_given_back_as_a_target_has_the_same_probability(eng
     assert given.decoded is not None
     again = given.decoded.hypotheses[0]
     np.testing.assert_allclose(again.token_log_probabilities, own.token_log_probabilities, atol=1e-4)
+
+
+def test_a_target_without_an_end_is_scored_as_one_that_was_cut(engine: Engine) -> None:
+    job = replace(seat(9).job, options=SearchOptions(6, beam_size=2, length_penalty=0.5), target_ids=(17, 9))
+    (cut,) = finished(engine, job)[0].hypotheses
+    assert cut.finish_reason == "max_length"
+    assert cut.normalized_score == pytest.approx(cut.log_probability / 2**0.5)
+    (whole,) = finished(engine, replace(job, target_ids=(17, 9, EOS)))[0].hypotheses
+    assert whole.finish_reason == "eos"
+    assert whole.token_log_probabilities[:2] == cut.token_log_probabilities
+
+
+@pytest.mark.parametrize("target_ids", [(), (17, 9, 40, EOS)])
+def test_a_change_of_nothing_changes_no_bit(engine: Engine, target_ids: tuple[int, ...]) -> None:
+    plain = replace(lasting(engine, 20).job, trace=True, target_ids=target_ids)
+    without, with_it = finished(engine, plain)[0], finished(engine, replace(plain, change=changing(20)))[0]
+    assert with_it.hypotheses == without.hypotheses
+    np.testing.assert_array_equal(with_it.traces[0].attention_weights, without.traces[0].attention_weights)
+    np.testing.assert_array_equal(with_it.traces[0].attention_scores, without.traces[0].attention_scores)
+
+
+@pytest.mark.parametrize("target_ids", [(), (17, 9, 40, 22, 31, EOS)])
+def test_the_weights_of_a_trace_are_those_that_were_used(
+    engine: Engine, tiny_bundle: Path, target_ids: tuple[int, ...]
+) -> None:
+    tables = component_tables.read(tiny_bundle / TABLES_FILE)
+    special, offset = engine.manifest.special_ids, engine.manifest.decoder_token_offset
+    left_out, given = ((0, 0), (1, 2), (2, 1)), np.eye(20)[7]
+    change = changing(20, masked=(2, 11), left_out=left_out, rows={1: given}, tables=tables)
+    options = SearchOptions(30, beam_size=4, n_best=4)
+    job = replace(lasting(engine, 20).job, options=options, trace=True, target_ids=target_ids, change=change)
+    decoded = finished(engine, job)[0]
+    assert max(len(hypothesis.token_ids) for hypothesis in decoded.hypotheses) > 3
+    keys = decoded.attention_keys
+    assert keys is not None
+    encoder = split(keys, np.array(job.source_ids), tables.encoder)
+    for hypothesis, trace in zip(decoded.hypotheses, decoded.traces, strict=True):
+        scores, weights, queries = trace.attention_scores, trace.attention_weights, trace.attention_queries
+        assert scores is not None and weights is not None and queries is not None
+        np.testing.assert_allclose(scores, queries @ keys.T, atol=1e-5)  # the model's own
+        read = conditioning_tokens(hypothesis.token_ids, offset, special.bos)
+        terms = nine_terms(split(queries, read, tables.decoder), encoder)
+        changed = scores - sum(terms[term] for term in left_out)
+        changed[:, [2, 11]] = -np.inf
+        expected = softmax(changed)
+        if len(expected) > 1:
+            expected[1] = given
+        np.testing.assert_allclose(weights, expected, atol=1e-6)
+        assert not weights[0, [2, 11]].any()
+
+
+def test_what_is_emitted_follows_the_weights_that_were_given(engine: Engine) -> None:
+    job = replace(seat(9).job, trace=True, target_ids=(17, 9, 40, EOS))
+    rows = {step: np.eye(9)[step + 1] for step in (0, 2)}
+    plain, changed = finished(engine, job)[0], finished(engine, replace(job, change=changing(9, rows=rows)))[0]
+    before, after = (each.hypotheses[0].token_log_probabilities for each in (plain, changed))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True, False, True]
+
+
+def test_a_plain_step_asks_the_engine_for_nothing_more(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "attend", None)  # calling it would be a TypeError
+    assert finished(engine, seat(9, trace=True).job, replace(seat(9).job, trace=False))
 
 
 def test_a_seat_shows_nothing_of_what_it_holds() -> None:

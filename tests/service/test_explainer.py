@@ -11,11 +11,19 @@ from bundle import manifest as manifests
 from bundle.decomposition import softmax
 from bundle.tokenizer import Tokenizer
 from service.engine import Engine
-from service.errors import AttentionMissing, BundleRefused, InvalidRequest, StatisticsMissing, Unsupported
+from service.errors import (
+    AttentionMissing,
+    BundleRefused,
+    InvalidRequest,
+    OptionOutOfRange,
+    StatisticsMissing,
+    Unsupported,
+)
 from service.explainer import Explainer, Explanation, WarningKind, load_tables
 from service.metrics import Metrics
 from service.scheduler import Limits, Scheduler
-from service.translator import TranslationOptions, Translator
+from service.translation import TranslationOptions
+from service.translator import Translator
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
 
 TEXT = "She wants to see the garden."
@@ -164,6 +172,103 @@ async def test_shares_and_errors_are_metered(explainer: Explainer, metrics: Metr
     assert value(metrics, "decomposition_reconstruction_error_ratio_count") == 1
     assert value(metrics, "explanations_total", view="own", result="ok") == 1
     assert value(metrics, "stage_duration_seconds_count", stage="explain") == 1
+
+
+async def test_any_hypothesis_of_the_n_best_is_explained_as_itself(
+    explainer: Explainer, translator: Translator
+) -> None:
+    options = TranslationOptions(beam_size=4, n_best=3)
+    listed = (await translator.translate(TEXT, options)).hypotheses
+    for index, hypothesis in enumerate(listed):
+        explanation = await explainer.explain(TEXT, None, options, hypothesis_index=index)
+        assert_whole(explanation)
+        (explained,) = explanation.translation.hypotheses
+        assert (explained.text, explained.token_log_probabilities) == (
+            hypothesis.text,
+            hypothesis.token_log_probabilities,
+        )
+
+
+@pytest.mark.parametrize(("index", "target"), [(2, None), (-1, None), (1, "Elle")])
+async def test_a_hypothesis_that_is_not_asked_for_is_refused(
+    explainer: Explainer, index: int, target: str | None
+) -> None:
+    options = TranslationOptions(n_best=1 if target else 2)
+    with pytest.raises(OptionOutOfRange, match=f"hypothesis_index is {index}; allowed is 0 to") as caught:
+        await explainer.explain(TEXT, target, options, hypothesis_index=index)
+    assert caught.value.field == "hypothesis_index"
+
+
+def nine_terms_again(states: dict[str, np.ndarray]) -> np.ndarray:
+    """Written from docs/decomposition.md eq. 3 and 10 alone."""
+    parts = {}
+    for side in ("encoder", "decoder"):
+        temporal, driven = states[f"{side}_temporal"], states[f"{side}_input_driven"]
+        parts[side] = (temporal, driven, states[f"{side}_states"] - temporal - driven)
+    return np.array([[decoder @ encoder.T for decoder in parts["decoder"]] for encoder in parts["encoder"]])
+
+
+def shares_again(terms: np.ndarray) -> np.ndarray:
+    """Equations 12 and 13, one row and one term at a time."""
+    shared, whole = np.zeros((3, 3)), 0.0
+    for row in range(terms.shape[2]):
+        scores = terms[:, :, row].sum(axis=(0, 1))
+        scores = scores - scores.mean()
+        whole += float(scores @ scores)
+        for e in range(3):
+            for d in range(3):
+                shared[e, d] += float((terms[e, d, row] - terms[e, d, row].mean()) @ scores)
+    return shared / whole
+
+
+def distance_again(scores: np.ndarray, kept: np.ndarray) -> float:
+    """Equation 15."""
+    total = 0.0
+    for true, rebuilt in zip(scores, kept, strict=True):
+        weights, others = np.exp(true - true.max()), np.exp(rebuilt - rebuilt.max())
+        total += 0.5 * float(np.abs(weights / weights.sum() - others / others.sum()).sum())
+    return total / len(scores)
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+async def test_everything_can_be_computed_again_from_the_states_that_are_returned(
+    explainer: Explainer, text: str
+) -> None:
+    """A twin that knows the states in float32, as they travel, and nothing else."""
+    explanation = await explainer.explain(text, None, TranslationOptions())
+    found = explanation.decomposition
+    states: dict[str, np.ndarray] = {}
+    for side, components in (("encoder", found.encoder), ("decoder", found.decoder)):
+        whole = components.temporal + components.input_driven + components.delta
+        parts = {"states": whole, "temporal": components.temporal, "input_driven": components.input_driven}
+        states |= {f"{side}_{name}": array.astype(np.float32).astype(np.float64) for name, array in parts.items()}
+    terms = nine_terms_again(states)
+    np.testing.assert_allclose(found.terms, terms, atol=1e-5)
+    scores = states["decoder_states"] @ states["encoder_states"].T
+    np.testing.assert_allclose(explanation.attention_scores, scores, atol=1e-5)
+    np.testing.assert_allclose(found.shares, shares_again(terms), atol=1e-5)
+    for row in range(len(scores)):
+        np.testing.assert_allclose(found.row_shares[:, :, row], shares_again(terms[:, :, [row]]), atol=1e-5)
+    names = ("temporal", "input_driven", "delta")
+    kept = {"temporal_temporal": terms[0, 0]}
+    for e, encoder in enumerate(names):
+        rest = [index for index in range(3) if index != e]
+        kept[f"without_{encoder}"] = sum(terms[i, j] for i in rest for j in rest)
+        for d, decoder in enumerate(names):
+            kept[f"without_{encoder}_{decoder}"] = sum(
+                terms[i, j] for i in range(3) for j in range(3) if (i, j) != (e, d)
+            )
+    assert kept.keys() == found.subset_distances.keys()
+    for name, distance in found.subset_distances.items():
+        assert distance == pytest.approx(distance_again(scores, kept[name]), abs=1e-5)
+
+
+async def test_words_have_the_probability_of_their_pieces(explainer: Explainer) -> None:
+    explanation = await explainer.explain(TEXT, "Elle veut voir le jardin.", TranslationOptions())
+    (hypothesis,) = explanation.translation.hypotheses
+    words, end = hypothesis.word_log_probabilities, hypothesis.token_log_probabilities[-1]
+    assert len(words) == len(hypothesis.target.words)
+    assert sum(words) + end == pytest.approx(hypothesis.log_probability)
 
 
 def test_tables_that_are_not_those_of_the_manifest_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
