@@ -20,15 +20,23 @@ from bundle import manifest as manifests
 from bundle.errors import InvalidBundle
 from bundle.manifest import Manifest
 from bundle.tokenizer import Tokenizer
+from service import json_api, pages, web
+from service.aligner import check_reverse
+from service.calls import Calls
+from service.component_reader import ComponentReader
+from service.contrast import Comparer
 from service.engine import Engine
 from service.errors import BundleRefused, StartupError
 from service.explainer import Explainer, load_tables
-from service.grpc_server import ServedModel, create_server
+from service.gate import Gate
+from service.grpc_server import create_server
 from service.http_server import create_app, running
 from service.metrics import Metrics
 from service.scheduler import Limits, Scheduler
+from service.served_model import ServedModel
 from service.settings import Settings, misspelled_variables, read_settings
 from service.translator import Translator
+from service.what_if import WhatIf
 
 _log = structlog.get_logger()
 
@@ -58,9 +66,12 @@ async def _serve(settings: Settings) -> int:
     metrics = Metrics.on(registry)
     stopped = _stop_signal()
     async with loaded(settings, metrics) as model:
-        server = create_server(model, settings, metrics)
+        gate = Gate(Calls(model, settings.max_texts, metrics), metrics, settings.max_response_bytes)
+        server = create_server(gate, settings)
         ready = asyncio.Event()
-        async with running(create_app(registry, ready.is_set), settings.http_address) as http_port:
+        routes = [*json_api.routes(gate, settings.max_request_bytes), *pages.routes(web.FILES)]
+        app = create_app(registry, ready.is_set, routes)
+        async with running(app, settings.http_address) as http_port:
             await server.start()
             ready.set()
             _log.info(
@@ -74,35 +85,53 @@ async def _serve(settings: Settings) -> int:
             )
             await stopped.wait()
             ready.clear()
-            _log.info("draining", in_flight=server.calls.in_flight)
+            _log.info("draining", in_flight=gate.in_flight)
             answered = await server.drain(settings.drain_delay_seconds, settings.drain_seconds)
-            _log.info("stopped", abandoned=server.calls.in_flight)
+            _log.info("stopped", abandoned=gate.in_flight)
     return 0 if answered else 1
 
 
 @contextlib.asynccontextmanager
 async def loaded(settings: Settings, metrics: Metrics) -> AsyncIterator[ServedModel]:
-    """Yield the bundle that ``settings`` name, ready to answer; its worker thread ends with the context.
+    """Yield the bundle that ``settings`` name, ready to answer; its worker threads end with the context.
 
     Raises:
-        StartupError: The bundle or the device cannot be used.
+        StartupError: The bundle, that of the reverse direction, or the device cannot be used.
     """
     folder = settings.bundle
-    engine = Engine(folder, settings.device, settings.threads, metrics)
-    limits = Limits(settings.queue_capacity, settings.batch_hypotheses, settings.encode_tokens)
-    scheduler = Scheduler(engine, limits, metrics)
-    tokenizer = load_tokenizer(folder, engine.manifest)
-    translator = Translator(scheduler, tokenizer, engine.manifest, metrics)
-    explainer = Explainer(translator, load_tables(folder, engine.manifest), metrics)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        reverse = None
+        if settings.reverse_bundle is not None:
+            reverse = await stack.enter_async_context(_translator(settings.reverse_bundle, settings, metrics))
+        translator = await stack.enter_async_context(_translator(folder, settings, metrics, reverse))
+        manifest = translator.manifest
+        if reverse is not None:
+            check_reverse(manifest, reverse.manifest)
+        tables = load_tables(folder, manifest)
         yield ServedModel(
-            manifest=engine.manifest,
-            digest=manifests.digest(engine.manifest),
+            manifest=manifest,
+            digest=manifests.digest(manifest),
             card=(folder / "README.md").read_text("utf-8"),
             device=settings.device,
             translator=translator,
-            explainer=explainer,
+            explainer=Explainer(translator, tables, metrics),
+            components=ComponentReader(tables, translator.tokenizer),
+            comparer=Comparer(translator, tables, metrics),
+            what_if=WhatIf(translator, tables, metrics),
         )
+
+
+@contextlib.asynccontextmanager
+async def _translator(
+    folder: Path, settings: Settings, metrics: Metrics, reverse: Translator | None = None
+) -> AsyncIterator[Translator]:
+    """Yield the bundle in ``folder`` with a worker thread of its own, which ends with the context."""
+    engine = Engine(folder, settings.device, settings.threads, metrics)
+    limits = Limits(settings.queue_capacity, settings.batch_hypotheses, settings.encode_tokens)
+    scheduler = Scheduler(engine, limits, metrics)
+    try:
+        tokenizer = load_tokenizer(folder, engine.manifest)
+        yield Translator(scheduler, tokenizer, engine.manifest, metrics, reverse)
     finally:
         await scheduler.close()
 

@@ -115,6 +115,21 @@ class Client:
         reply: pb.ExplainResponse = await self._call(self._explanations.Explain, request)
         return reply
 
+    async def contrast(self, request: pb.ContrastRequest) -> pb.ContrastResponse:
+        """Return how a word of a translation compares with another."""
+        reply: pb.ContrastResponse = await self._call(self._explanations.Contrast, request)
+        return reply
+
+    async def list_alternatives(self, request: pb.ListAlternativesRequest) -> pb.ListAlternativesResponse:
+        """Return what else might stand at a place of a translation."""
+        reply: pb.ListAlternativesResponse = await self._call(self._explanations.ListAlternatives, request)
+        return reply
+
+    async def what_if(self, request: pb.WhatIfRequest) -> pb.WhatIfResponse:
+        """Return what becomes of a translation when its attention or its source is changed."""
+        reply: pb.WhatIfResponse = await self._call(self._explanations.WhatIf, request)
+        return reply
+
     async def list_models(self) -> pb.ListModelsResponse:
         """Return the loaded models, the default one first."""
         reply: pb.ListModelsResponse = await self._call(self._models.ListModels, pb.ListModelsRequest())

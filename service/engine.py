@@ -192,6 +192,7 @@ class Engine:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors: it warns of every input that has a default, and those are meant
         for name, value in session_entries().items():
             options.add_session_config_entry(name, value)
         try:

@@ -8,16 +8,22 @@
     │   ├── TargetEmpty                   TARGET_EMPTY
     │   ├── TargetTooLong                 TARGET_TOO_LONG
     │   ├── OptionOutOfRange              OPTION_OUT_OF_RANGE
+    │   ├── AlternativeInvalid            ALTERNATIVE_INVALID
     │   ├── TextCountOutOfRange           TEXT_COUNT_OUT_OF_RANGE
     │   ├── UnknownEnumValue              UNKNOWN_ENUM_VALUE
-    │   └── MessageInvalid                MESSAGE_INVALID
+    │   ├── MessageInvalid                MESSAGE_INVALID
+    │   └── MediaTypeInvalid              MEDIA_TYPE_INVALID
     ├── NotFound                          nothing here by that name
     │   ├── ModelNotFound                 MODEL_NOT_FOUND
     │   └── LanguagePairNotFound          LANGUAGE_PAIR_NOT_FOUND
     ├── Unsupported                       this model cannot do it, and no retry will help
     │   ├── StatisticsMissing             STATISTICS_MISSING
-    │   └── AttentionMissing              ATTENTION_MISSING
+    │   ├── AttentionMissing              ATTENTION_MISSING
+    │   ├── InterventionUnsupported       INTERVENTION_UNSUPPORTED
+    │   ├── PosteriorMissing              POSTERIOR_MISSING
+    │   └── ReverseModelMissing           REVERSE_MODEL_MISSING
     ├── QueueFull                         QUEUE_FULL, with retry_after_seconds
+    ├── RequestTooLarge                   REQUEST_TOO_LARGE
     ├── ResponseTooLarge                  RESPONSE_TOO_LARGE
     ├── DeadlinePassed                    DEADLINE_PASSED
     ├── Unavailable                       come back later, or ask another replica
@@ -86,9 +92,15 @@ class TargetTooLong(InvalidRequest):
 
 
 class OptionOutOfRange(InvalidRequest):
-    """A decoding option is outside its range."""
+    """An option, an index or a part of an intervention is outside its range."""
 
     reason: ClassVar[str] = "OPTION_OUT_OF_RANGE"
+
+
+class AlternativeInvalid(InvalidRequest):
+    """The alternative to compare a word with is empty, is that word, or cannot stand there."""
+
+    reason: ClassVar[str] = "ALTERNATIVE_INVALID"
 
 
 class UnknownEnumValue(InvalidRequest):
@@ -107,6 +119,12 @@ class MessageInvalid(InvalidRequest):
     """The bytes received are not a message of the type that the call takes."""
 
     reason: ClassVar[str] = "MESSAGE_INVALID"
+
+
+class MediaTypeInvalid(InvalidRequest):
+    """A body posted over HTTP does not say that it is JSON."""
+
+    reason: ClassVar[str] = "MEDIA_TYPE_INVALID"
 
 
 class NotFound(ServiceError):
@@ -145,6 +163,24 @@ class AttentionMissing(Unsupported):
     reason: ClassVar[str] = "ATTENTION_MISSING"
 
 
+class InterventionUnsupported(Unsupported):
+    """The bundle's graphs take no attention from outside, so nothing can be changed in it."""
+
+    reason: ClassVar[str] = "INTERVENTION_UNSUPPORTED"
+
+
+class PosteriorMissing(Unsupported):
+    """Links were asked for from the posterior, and the bundle's graphs do not tell what it is made of."""
+
+    reason: ClassVar[str] = "POSTERIOR_MISSING"
+
+
+class ReverseModelMissing(Unsupported):
+    """The alignment method reads both directions, and no model of the reverse direction is loaded."""
+
+    reason: ClassVar[str] = "REVERSE_MODEL_MISSING"
+
+
 class QueueFull(ServiceError):
     """The queue is full; nothing was started.
 
@@ -157,6 +193,12 @@ class QueueFull(ServiceError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class RequestTooLarge(ServiceError):
+    """The request is larger than one message may be; gRPC refuses such by itself, so this is met over HTTP."""
+
+    reason: ClassVar[str] = "REQUEST_TOO_LARGE"
 
 
 class ResponseTooLarge(ServiceError):

@@ -1,4 +1,4 @@
-"""The HTTP edge, in the same event loop as gRPC: ``/metrics``, ``/healthz`` and ``/readyz``.
+"""The HTTP edge, in the same event loop as gRPC: ``/metrics``, ``/healthz``, ``/readyz``, and the routes it is given.
 
 Requests are not logged, so no text of a user can reach a log from here.
 """
@@ -6,7 +6,7 @@ Requests are not logged, so no text of a user can reach a log from here.
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from service.errors import InvalidSettings
 from service.settings import split_address
@@ -24,12 +24,15 @@ _STARTUP_POLL_SECONDS = 0.005
 _LAST_SECONDS = 1
 
 
-def create_app(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> Starlette:
+def create_app(
+    registry: CollectorRegistry, is_ready: Callable[[], bool], routes: Sequence[BaseRoute] = ()
+) -> Starlette:
     """Return the application.
 
     Args:
         registry: What ``/metrics`` shows, as Prometheus text or OpenMetrics, whichever the scraper prefers.
         is_ready: Whether new work is welcome; ``/readyz`` answers 200 or 503 accordingly.
+        routes: What else is served: the calls and the explorer.
     """
 
     async def metrics(request: Request) -> Response:
@@ -42,7 +45,8 @@ def create_app(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> Sta
     async def readyz(request: Request) -> Response:
         return PlainTextResponse("ready\n") if is_ready() else PlainTextResponse("not ready\n", status_code=503)
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+    probes = [Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
+    return Starlette(routes=[*probes, *routes])
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +58,13 @@ async def running(app: Starlette, address: str) -> AsyncIterator[int]:
     """
     listener = _listen(address)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=_LAST_SECONDS
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        server_header=False,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -56,8 +56,10 @@ class Settings(BaseSettings):
 
     Attributes:
         grpc_address: Where gRPC listens, ``host:port``; port 0 lets the system choose.
-        http_address: Where HTTP listens (metrics, probes), ``host:port``.
+        http_address: Where HTTP listens (explorer, calls, metrics, probes), ``host:port``.
         bundle: Folder of the bundle to serve; the embedded English→French one by default.
+        reverse_bundle: Folder of a bundle of the reverse direction; with it, alignments may be drawn from both. None by
+            default.
         device: ``cpu`` or ``cuda:N``. The service refuses to start on another device than the one asked for.
         threads: Threads of one ONNX Runtime call; 0 takes the processors this process may run on.
         queue_capacity: Sentences that may wait for a place in a batch; one more is refused at once.
@@ -78,6 +80,7 @@ class Settings(BaseSettings):
     grpc_address: Address = "127.0.0.1:50051"
     http_address: Address = "127.0.0.1:8080"
     bundle: Path = _EMBEDDED_BUNDLE
+    reverse_bundle: Path | None = None
     device: Device = "cpu"
     threads: int = Field(default=0, ge=0, le=256)
     queue_capacity: int = Field(default=512, ge=1, le=100_000)

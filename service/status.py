@@ -1,4 +1,4 @@
-"""The one table from what went wrong to a gRPC status, and the google.rpc details that go with it."""
+"""The one table from what went wrong to a status of gRPC and of HTTP, and the google.rpc details that go with it."""
 
 import math
 
@@ -15,10 +15,29 @@ CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.Unsupported: grpc.StatusCode.FAILED_PRECONDITION,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ResponseTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.StartupError: grpc.StatusCode.INTERNAL,  # ends the process before it listens; never seen by a caller
+}
+
+# As google.rpc.Code maps them, where the codes above are used.
+HTTP_STATUSES = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.INTERNAL: 500,
+}
+
+# Where HTTP has a better word than its word for the code: 429 would be taken for an advice to try again.
+_HTTP_EXCEPTIONS: dict[type[errors.ServiceError], int] = {
+    errors.MediaTypeInvalid: 415,
+    errors.RequestTooLarge: 413,
+    errors.ResponseTooLarge: 413,
 }
 
 # The service's fault or its state: another try, or another replica, may succeed with the same request.
@@ -37,6 +56,13 @@ def code_of(error: errors.ServiceError) -> grpc.StatusCode:
         if ancestor in CODES:
             return CODES[ancestor]
     raise KeyError(type(error).__name__)
+
+
+def http_status_of(error: errors.ServiceError | None) -> int:
+    """Return the HTTP status of ``error``, or of a failure nobody foresaw."""
+    if error is None:
+        return HTTP_STATUSES[grpc.StatusCode.INTERNAL]
+    return _HTTP_EXCEPTIONS.get(type(error), HTTP_STATUSES[code_of(error)])
 
 
 def status_of(error: errors.ServiceError, field: str = "") -> status_pb2.Status:

@@ -16,7 +16,7 @@ from service.pb import interlinear_pb2 as pb
 
 END_OF_SENTENCE = "∎"
 
-_COMPONENTS = {
+COMPONENT_NAMES = {
     pb.COMPONENT_TEMPORAL: "temporal",
     pb.COMPONENT_INPUT_DRIVEN: "input-driven",
     pb.COMPONENT_DELTA: "delta",
@@ -48,14 +48,14 @@ def explanation_view(response: pb.ExplainResponse, width: int) -> RenderableType
         *_heat_maps(response, width),
         Text(f"translation down, source across; {END_OF_SENTENCE} is the end of sentence\n", style="dim"),
         Text("Shares of the nine terms (encoder down, decoder across)", style="bold"),
-        _nine({(term.encoder, term.decoder): f"{100 * term.share:+.1f} %" for term in decomposition.terms}),
+        nine({(term.encoder, term.decoder): f"{100 * term.share:+.1f} %" for term in decomposition.terms}),
         *_distances(decomposition),
         Text(
             f"\nreconstruction error {decomposition.reconstruction_error:.1e}; "
             f"tables {tables.id} {tables.digest[:12]}, {tables.sentences} sentences of {tables.corpus}",
             style="dim",
         ),
-        *(warning_line(warning, response) for warning in response.warnings),
+        *(warning_line(warning, response.source, hypothesis.target) for warning in response.warnings),
     ]
     return Group(*lines)
 
@@ -125,9 +125,9 @@ def _cell(weight: float) -> Text:
 def _distances(decomposition: pb.Decomposition) -> Iterator[RenderableType]:
     """Yield how far attention moves when terms are left out: one by one as a table, then larger subsets."""
     distances = {distance.subset: f"{distance.total_variation:.3f}" for distance in decomposition.subset_distances}
-    names = {number: pb.Component.Name(number).removeprefix("COMPONENT_").lower() for number in _COMPONENTS}
+    names = {number: pb.Component.Name(number).removeprefix("COMPONENT_").lower() for number in COMPONENT_NAMES}
     yield Text("Attention without one term: total variation from the true one", style="bold")
-    yield _nine(
+    yield nine(
         {
             (encoder, decoder): distances.pop(f"without_{names[encoder]}_{names[decoder]}")
             for encoder in names
@@ -138,24 +138,24 @@ def _distances(decomposition: pb.Decomposition) -> Iterator[RenderableType]:
         yield Text(f"  {distance}  {_SUBSETS.get(subset, subset)}")
 
 
-def _nine(cells: Mapping[tuple[int, int], str]) -> Table:
+def nine(cells: Mapping[tuple[int, int], str]) -> Table:
     """Return a 3 × 3 table, encoder components down, decoder components across."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    for name in _COMPONENTS.values():
+    for name in COMPONENT_NAMES.values():
         table.add_column(name, justify="right")
-    for encoder, name in _COMPONENTS.items():
-        table.add_row(name, *(cells[encoder, decoder] for decoder in _COMPONENTS))
+    for encoder, name in COMPONENT_NAMES.items():
+        table.add_row(name, *(cells[encoder, decoder] for decoder in COMPONENT_NAMES))
     return table
 
 
-def warning_line(warning: pb.Warning, response: pb.ExplainResponse) -> Text:
+def warning_line(warning: pb.Warning, source: pb.TokenizedText, target: pb.TokenizedText) -> Text:
     """Return a warning with the pieces it is about, or their rows where those pieces are read there, not emitted."""
     side = pb.Side.Name(warning.side).removeprefix("SIDE_").lower()
     if warning.side == pb.SIDE_TARGET and warning.kind == pb.WARNING_KIND_UNSEEN_TOKEN:
         side, shown = "target rows, from 0", [str(row) for row in warning.positions]
     else:
-        pieces = (response.source if warning.side == pb.SIDE_SOURCE else response.hypothesis.target).pieces
+        pieces = (source if warning.side == pb.SIDE_SOURCE else target).pieces
         shown = [pieces[index].text if index < len(pieces) else END_OF_SENTENCE for index in warning.positions]
     where = f" ({side}: {', '.join(shown)})" if shown else ""
     return Text(f"warning{where}: {warning.message}", style="yellow")

@@ -1,6 +1,7 @@
 """The smallest real task: reverse a string of digits. It trains in well under a minute, and its alignment is known."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from training.loop import train
@@ -20,7 +21,7 @@ licence = "CC0-1.0"
 credit = "Made by tests/reversal.py."
 
 [vocabulary]
-size = 15
+size = {vocabulary}
 character_coverage = 1.0
 
 [model]
@@ -44,6 +45,7 @@ validate_every = {validate_every}
 validation_sentences = 8
 """
 _LEARNS_IT = {
+    "vocabulary": 15,
     "embedding": 32,
     "hidden": 64,
     "key": 32,
@@ -63,17 +65,24 @@ def digit_strings(count: int, seed: int) -> list[str]:
     return ["".join(generator.choices("0123456789", k=generator.randint(3, 12))) for _ in range(count)]
 
 
-def write_run(folder: Path, pairs: int = 20_000, **changes: int | str) -> Path:
+def spelled(digits: str) -> str:
+    """Return a letter for each digit, with spaces between: words of one piece, where digits are one word of many."""
+    return " ".join("abcdefghij"[int(digit)] for digit in digits)
+
+
+def write_run(folder: Path, pairs: int = 20_000, spelling: Callable[[str], str] = str, **changes: int | str) -> Path:
     """Write the task's text into ``folder`` and return its run; without changes the run learns the task."""
     for name, count, seed in (("train", pairs, SEED), ("dev", 50, SEED + 1)):
-        lines = [f"{digits}\t{digits[::-1]}\n" for digits in digit_strings(count, seed)]
+        lines = [f"{spelling(digits)}\t{spelling(digits[::-1])}\n" for digits in digit_strings(count, seed)]
         (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
     config = folder / "run.toml"
     config.write_text(_CONFIG.format(folder=folder, **(_LEARNS_IT | changes)), encoding="utf-8")
     return config
 
 
-def train_reversal(folder: Path, pairs: int = 20_000, **changes: int | str) -> Path:
+def train_reversal(
+    folder: Path, pairs: int = 20_000, spelling: Callable[[str], str] = str, **changes: int | str
+) -> Path:
     """Train the task in ``folder``; return its last checkpoint. ``train.tsv`` there is the training text."""
-    train(write_run(folder, pairs, **changes), folder / "run")
+    train(write_run(folder, pairs, spelling, **changes), folder / "run")
     return folder / "run" / "last"

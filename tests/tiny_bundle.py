@@ -47,16 +47,18 @@ class TinyBundle:
         hidden: Size of encoder and decoder states.
         key: Size of the attention keys.
         with_tables: Whether to fit component tables, on ``SENTENCES`` and what the model makes of them.
+        with_posterior: Whether the step gives emission scores.
     """
 
     hidden: int = 32
     key: int = 16
     with_tables: bool = True
+    with_posterior: bool = False
 
     def write(self, folder: Path) -> Path:
         """Write the bundle into ``folder`` and return it."""
         folder.mkdir(parents=True, exist_ok=True)
-        TinyModel(_VOCABULARY, self.hidden, self.key).write(folder)
+        TinyModel(_VOCABULARY, self.hidden, self.key, emission=self.with_posterior).write(folder)
         (folder / "tokenizer.model").write_bytes(_tokenizer_model())
         (folder / "README.md").write_text("A test bundle: untrained, it translates into nonsense.\n")
         manifest = self._manifest(folder)

@@ -57,7 +57,7 @@ decoder_step (int64[batch, beam] previous_token_ids,
     => (int64[batch, beam, k] candidate_token_ids, float[batch, beam, k] candidate_log_probabilities,
         float[batch, beam, vocabulary] log_probabilities, float[batch, beam, source] attention_scores,
         float[batch, beam, source] attention_weights, float[batch, beam, key] attention_query,
-        float[batch, beam, hidden] context,
+        float[batch, beam, hidden] context,EMISSION_OUTPUT
         float[batch, beam, size] next_decoder_state_0, float[batch, beam, size] next_decoder_state_1) {
     embedded = Gather(embedding, previous_token_ids)
 """
@@ -78,22 +78,35 @@ decoder_step (int64[batch, beam] previous_token_ids,
     context = MatMul(attention_weights, encoder_states)
     both = Concat<axis = 2>(next_decoder_state_1, context)
     logits = MatMul(both, readout)
-    biased = Add(logits, readout_bias)
+    biased = Add(logits, readout_bias)EMISSION
     log_probabilities = LogSoftmax<axis = -1>(biased)
     candidate_log_probabilities, candidate_token_ids = TopK(log_probabilities, candidates)
 }
 """
 )
 
+_EMISSION = """
+    read_out_of_read = Gather(readout_by_token, previous_token_ids)
+    of_state, of_context = Split<axis = 2, num_outputs = 2>(read_out_of_read)
+    by_state = Mul(of_state, decoder_state_1)
+    logit_of_state = ReduceSum(by_state, last_axis)
+    states_transposed = Transpose<perm = [0, 2, 1]>(encoder_states)
+    logits_of_context = MatMul(of_context, states_transposed)
+    emission_scores = Add(logits_of_context, logit_of_state)"""
+
 
 @dataclass(frozen=True)
 class TinyModel:
-    """Sizes of the model; ``key`` and ``hidden`` as in the graph contract, decoder states have size ``hidden``."""
+    """Sizes of the model; ``key`` and ``hidden`` as in the graph contract, decoder states have size ``hidden``.
+
+    With ``emission``, the step has emission scores (without the bias of each token, which no posterior depends on).
+    """
 
     vocabulary: int
     hidden: int = 32
     key: int = 16
     seed: int = 20
+    emission: bool = False
 
     def write(self, folder: Path) -> None:
         """Write ``encoder.onnx`` and ``decoder_step.onnx``."""
@@ -131,7 +144,11 @@ class TinyModel:
             "given_attention_weights": np.zeros((1, 1, 1), np.float32),
         }
         _write(folder / "encoder.onnx", _ENCODER.replace("HALF", str(half)), encoder)
-        _write(folder / "decoder_step.onnx", _STEP, step)
+        step_text = _STEP.replace("EMISSION_OUTPUT", "float[batch, beam, source] emission_scores," * self.emission)
+        step_text = step_text.replace("EMISSION", _EMISSION * self.emission)
+        if self.emission:
+            step |= {"readout_by_token": step["readout"].T.copy(), "last_axis": np.array([2], np.int64)}
+        _write(folder / "decoder_step.onnx", step_text, step)
 
 
 def _write(file: Path, text: str, weights: dict[str, np.ndarray]) -> None:

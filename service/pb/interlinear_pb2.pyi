@@ -8,6 +8,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class AlignmentEvidence(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ALIGNMENT_EVIDENCE_UNSPECIFIED: _ClassVar[AlignmentEvidence]
+    ALIGNMENT_EVIDENCE_ATTENTION: _ClassVar[AlignmentEvidence]
+    ALIGNMENT_EVIDENCE_POSTERIOR: _ClassVar[AlignmentEvidence]
+
 class AlignmentMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ALIGNMENT_METHOD_UNSPECIFIED: _ClassVar[AlignmentMethod]
@@ -68,6 +74,9 @@ class Side(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SIDE_UNSPECIFIED: _ClassVar[Side]
     SIDE_SOURCE: _ClassVar[Side]
     SIDE_TARGET: _ClassVar[Side]
+ALIGNMENT_EVIDENCE_UNSPECIFIED: AlignmentEvidence
+ALIGNMENT_EVIDENCE_ATTENTION: AlignmentEvidence
+ALIGNMENT_EVIDENCE_POSTERIOR: AlignmentEvidence
 ALIGNMENT_METHOD_UNSPECIFIED: AlignmentMethod
 ALIGNMENT_METHOD_ARGMAX: AlignmentMethod
 ALIGNMENT_METHOD_THRESHOLD: AlignmentMethod
@@ -151,7 +160,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., views: _Optional[_Iterable[_Union[ExplanationView, str]]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ..., alignment_options: _Optional[_Union[AlignmentOptions, _Mapping]] = ..., hypothesis_index: _Optional[int] = ...) -> None: ...
 
 class ContrastRequest(_message.Message):
-    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "target_word", "alternative")
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "target_word", "alternative", "matrix_encoding")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +169,7 @@ class ContrastRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     TARGET_WORD_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
     model: str
     source_language_code: str
     target_language_code: str
@@ -168,10 +178,11 @@ class ContrastRequest(_message.Message):
     options: DecodingOptions
     target_word: int
     alternative: str
-    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., target_word: _Optional[int] = ..., alternative: _Optional[str] = ...) -> None: ...
+    matrix_encoding: MatrixEncoding
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., target_word: _Optional[int] = ..., alternative: _Optional[str] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ...) -> None: ...
 
 class ListAlternativesRequest(_message.Message):
-    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "target_word", "limit")
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "target_word", "limit", "matrix_encoding")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +191,7 @@ class ListAlternativesRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     TARGET_WORD_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
     model: str
     source_language_code: str
     target_language_code: str
@@ -188,7 +200,8 @@ class ListAlternativesRequest(_message.Message):
     options: DecodingOptions
     target_word: int
     limit: int
-    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., target_word: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+    matrix_encoding: MatrixEncoding
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., target: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., target_word: _Optional[int] = ..., limit: _Optional[int] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ...) -> None: ...
 
 class WhatIfRequest(_message.Message):
     __slots__ = ("model", "source_language_code", "target_language_code", "text", "options", "intervention", "matrix_encoding")
@@ -255,12 +268,14 @@ class SourceWeights(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class AlignmentOptions(_message.Message):
-    __slots__ = ("method", "threshold")
+    __slots__ = ("method", "threshold", "evidence")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     method: AlignmentMethod
     threshold: float
-    def __init__(self, method: _Optional[_Union[AlignmentMethod, str]] = ..., threshold: _Optional[float] = ...) -> None: ...
+    evidence: AlignmentEvidence
+    def __init__(self, method: _Optional[_Union[AlignmentMethod, str]] = ..., threshold: _Optional[float] = ..., evidence: _Optional[_Union[AlignmentEvidence, str]] = ...) -> None: ...
 
 class DecodingOptions(_message.Message):
     __slots__ = ("beam_size", "num_hypotheses", "length_penalty", "max_target_tokens", "forced_prefix")
@@ -391,7 +406,7 @@ class Matrix(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., packed_float32: _Optional[bytes] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Alignment(_message.Message):
-    __slots__ = ("word_weights", "piece_weights", "links", "shift", "method", "unaligned_target_words", "unaligned_source_words", "reverse_word_weights")
+    __slots__ = ("word_weights", "piece_weights", "links", "shift", "method", "unaligned_target_words", "unaligned_source_words", "reverse_word_weights", "evidence", "posterior_word_weights", "posterior_piece_weights")
     WORD_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     PIECE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
@@ -400,6 +415,9 @@ class Alignment(_message.Message):
     UNALIGNED_TARGET_WORDS_FIELD_NUMBER: _ClassVar[int]
     UNALIGNED_SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
     REVERSE_WORD_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    POSTERIOR_WORD_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    POSTERIOR_PIECE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     word_weights: Matrix
     piece_weights: Matrix
     links: _containers.RepeatedCompositeFieldContainer[AlignmentLink]
@@ -408,7 +426,10 @@ class Alignment(_message.Message):
     unaligned_target_words: _containers.RepeatedScalarFieldContainer[int]
     unaligned_source_words: _containers.RepeatedScalarFieldContainer[int]
     reverse_word_weights: Matrix
-    def __init__(self, word_weights: _Optional[_Union[Matrix, _Mapping]] = ..., piece_weights: _Optional[_Union[Matrix, _Mapping]] = ..., links: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ..., shift: _Optional[int] = ..., method: _Optional[_Union[AlignmentMethod, str]] = ..., unaligned_target_words: _Optional[_Iterable[int]] = ..., unaligned_source_words: _Optional[_Iterable[int]] = ..., reverse_word_weights: _Optional[_Union[Matrix, _Mapping]] = ...) -> None: ...
+    evidence: AlignmentEvidence
+    posterior_word_weights: Matrix
+    posterior_piece_weights: Matrix
+    def __init__(self, word_weights: _Optional[_Union[Matrix, _Mapping]] = ..., piece_weights: _Optional[_Union[Matrix, _Mapping]] = ..., links: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ..., shift: _Optional[int] = ..., method: _Optional[_Union[AlignmentMethod, str]] = ..., unaligned_target_words: _Optional[_Iterable[int]] = ..., unaligned_source_words: _Optional[_Iterable[int]] = ..., reverse_word_weights: _Optional[_Union[Matrix, _Mapping]] = ..., evidence: _Optional[_Union[AlignmentEvidence, str]] = ..., posterior_word_weights: _Optional[_Union[Matrix, _Mapping]] = ..., posterior_piece_weights: _Optional[_Union[Matrix, _Mapping]] = ...) -> None: ...
 
 class AlignmentLink(_message.Message):
     __slots__ = ("target_index", "source_index", "weight")

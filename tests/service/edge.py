@@ -11,36 +11,63 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from service import json_api, pages, web
 from service.__main__ import loaded
-from service.grpc_server import GrpcServer, ServedModel, create_server
+from service.calls import Calls
+from service.gate import Gate
+from service.grpc_server import GrpcServer, create_server
+from service.http_server import create_app, running
 from service.metrics import Metrics
-from service.settings import read_settings
+from service.served_model import ServedModel
+from service.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server in this event loop."""
+    """A server of both transports in this event loop."""
 
     address: str
+    http_address: str
     server: GrpcServer
+    gate: Gate
     model: ServedModel
     metrics: Metrics
 
 
 @contextlib.asynccontextmanager
 async def served(bundle: Path, **overrides: object) -> AsyncIterator[Served]:
-    """Serve ``bundle`` on a free port while the context lasts."""
+    """Serve ``bundle`` on free ports while the context lasts."""
     settings = read_settings(**{"bundle": bundle, "grpc_address": "127.0.0.1:0", "threads": 1, **overrides})
     metrics = Metrics.on(CollectorRegistry())
-    async with loaded(settings, metrics) as model:
-        server = create_server(model, settings, metrics)
+    async with loaded(settings, metrics) as model, served_model(model, settings, metrics) as running_service:
+        yield running_service
+
+
+@contextlib.asynccontextmanager
+async def served_model(model: ServedModel, settings: Settings, metrics: Metrics) -> AsyncIterator[Served]:
+    """Serve ``model`` on free ports while the context lasts."""
+    gate = Gate(Calls(model, settings.max_texts, metrics), metrics, settings.max_response_bytes)
+    server = create_server(gate, settings)
+    routes = [*json_api.routes(gate, settings.max_request_bytes), *pages.routes(web.FILES)]
+    app = create_app(metrics.registry, lambda: True, routes)
+    async with running(app, "127.0.0.1:0") as http_port:
         await server.start()
         try:
-            yield Served(f"127.0.0.1:{server.port}", server, model, metrics)
+            yield Served(f"127.0.0.1:{server.port}", f"127.0.0.1:{http_port}", server, gate, model, metrics)
         finally:
             await server.drain(0.0, 5.0)
+
+
+def metric_value(metrics: Metrics, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples that carry ``labels``."""
+    return sum(
+        sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -66,9 +93,14 @@ def service_process(bundle: Path, **settings: str) -> Iterator[ServiceProcess]:
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            line = process.stderr.readline()
-            assert "serving" in line, line + process.stderr.read()
-            event = json.loads(line)
+            said = []
+            for line in process.stderr:  # ends when the process does
+                said.append(line)
+                if "serving" in line:
+                    break
+            else:
+                raise AssertionError("".join(said))
+            event = json.loads(said[-1])
             yield ServiceProcess(process, event["grpc_address"], event["http_address"])
         finally:
             process.terminate()

@@ -9,12 +9,17 @@ import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import status_pb2
 from prometheus_client import CollectorRegistry
+from starlette.routing import Route
 
-from service import errors
+from service import errors, json_api
+from service.calls import Calls
+from service.gate import Gate
+from service.http_server import create_app
 from service.metrics import Metrics
 from service.pb import interlinear_pb2 as pb
+from service.requests import read_views
 from service.settings import PREFIX, Settings
-from service.status import CODES, code_of
+from service.status import CODES, code_of, http_status_of
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "api.md").read_text("utf-8")
@@ -68,6 +73,31 @@ def test_every_error_that_a_caller_can_meet_is_documented_with_its_code() -> Non
             assert kind.__subclasses__(), f"{kind.__name__} is not in docs/api.md"
     assert documented.keys() == {"INTERNAL"}
     assert set(CODES.values()) <= set(grpc.StatusCode)
+
+
+def test_every_error_is_documented_with_its_http_status() -> None:
+    statuses = {kind.reason: http_status_of(kind.__new__(kind)) for kind in tree(errors.ServiceError)}
+    documented = {reason: int(cells[1]) for reason, cells in rows("Errors").items()}
+    assert documented == {reason: statuses.get(reason, http_status_of(None)) for reason in documented}
+
+
+def test_every_route_is_documented_and_no_other_is() -> None:
+    registry = CollectorRegistry()
+    gate = Gate(Calls(model=None, max_texts=1, metrics=Metrics.on(registry)), Metrics.on(CollectorRegistry()), 1)  # type: ignore[arg-type]
+    app = create_app(registry, lambda: True, json_api.routes(gate, 1))
+    served = {
+        f"{verb} {route.path}"
+        for route in app.routes
+        if isinstance(route, Route)
+        for verb in (route.methods or set()) - {"HEAD"}
+    }
+    assert rows("HTTP").keys() == served | {"GET /"}
+
+
+def test_every_view_is_documented() -> None:
+    documented = {view: cells[1] == "yes" for view, cells in rows("Views").items()}
+    by_default = read_views([])
+    assert documented == {name: number in by_default for name, number in pb.ExplanationView.items() if number}
 
 
 def test_every_setting_is_documented_with_its_default_and_no_other_is() -> None:

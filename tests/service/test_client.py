@@ -26,7 +26,15 @@ async def test_every_call_of_the_proto_is_there(tiny_bundle: Path) -> None:
     async with served(tiny_bundle) as running, Client(running.address) as client:
         reply = await client.translate(pb.TranslateRequest(texts=[SENTENCE]))
         explained = await client.explain(pb.ExplainRequest(text=SENTENCE))
-        assert translation_of(reply.results[0]).hypotheses[0].text == explained.hypothesis.text
+        text = translation_of(reply.results[0]).hypotheses[0].text
+        assert text == explained.hypothesis.text
+        assert text == (await client.what_if(pb.WhatIfRequest(text=SENTENCE))).changed.text
+        listed_words = await client.list_alternatives(pb.ListAlternativesRequest(text=SENTENCE))
+        other = next(
+            word.text for word in listed_words.alternatives if word.text != explained.hypothesis.target.words[0].text
+        )
+        contrast = await client.contrast(pb.ContrastRequest(text=SENTENCE, alternative=other))
+        assert contrast.chosen.hypothesis.text == text
         (listed,) = (await client.list_models()).models
         assert (await client.get_model(listed.name)).model.digest == listed.digest
 

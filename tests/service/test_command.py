@@ -267,7 +267,9 @@ def test_a_warning_about_a_token_read_names_its_row_and_not_the_piece_emitted_th
     for side in (pb.SIDE_SOURCE, pb.SIDE_TARGET):
         response.warnings.add(kind=pb.WARNING_KIND_UNSEEN_TOKEN, side=side, positions=[1], message="unseen")
     response.warnings.add(kind=pb.WARNING_KIND_UNKNOWN_TOKEN, side=pb.SIDE_TARGET, positions=[1], message="unknown")
-    assert [warning_line(warning, response).plain for warning in response.warnings] == [
+    assert [
+        warning_line(warning, response.source, response.hypothesis.target).plain for warning in response.warnings
+    ] == [
         "warning (source: grande): unseen",
         "warning (target rows, from 0: 1): unseen",
         "warning (target: verte): unknown",

@@ -8,22 +8,19 @@ from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from bundle.decomposition import COMPONENTS
 from bundle.manifest import digest, read
-from service.client import array
+from service.client import Client, array
 from service.errors import InvalidSettings
 from service.grpc_server import SERVICES, create_server
-from service.metrics import Metrics
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
 from service.settings import Settings
-from tests.service.edge import Served, served, service_process
+from tests.service.edge import Served, metric_value, served, served_model, service_process
 
 SENTENCE = "The house is small, but the garden is big."
 # Where a batch holds 16 hypotheses, the short work waits until all of the long work is done.
@@ -48,11 +45,6 @@ async def channel(service: Served) -> AsyncIterator[grpc.aio.Channel]:
 @pytest.fixture
 def translate(channel: grpc.aio.Channel) -> Any:
     return pb_grpc.TranslationServiceStub(channel).Translate
-
-
-@pytest.fixture
-def explain(channel: grpc.aio.Channel) -> Any:
-    return pb_grpc.ExplanationServiceStub(channel).Explain
 
 
 async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, str]:
@@ -212,90 +204,6 @@ async def test_the_callers_request_id_comes_back_and_a_harmful_one_is_replaced(t
         assert dict(await call.trailing_metadata())["x-request-id"] == request_id
 
 
-async def test_an_explanation_adds_up(explain: Any) -> None:
-    reply = await explain(pb.ExplainRequest(text=SENTENCE))
-    scores, weights = array(reply.attention_scores), array(reply.attention_weights)
-    terms = [array(term.contribution) for term in reply.decomposition.terms]
-    assert np.abs(sum(terms) - scores).max() <= 1e-4 * np.abs(scores).max()
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-    assert weights == pytest.approx(exponentials / exponentials.sum(axis=1, keepdims=True), abs=1e-5)
-    assert weights.shape == (len(reply.hypothesis.token_log_probabilities), len(reply.source.pieces) + 1)
-    assert sum(term.share for term in reply.decomposition.terms) == pytest.approx(1.0)
-    assert np.sum([term.row_shares for term in reply.decomposition.terms], axis=0) == pytest.approx(1.0)
-    assert 0 <= reply.decomposition.reconstruction_error < 1e-4
-    assert len(reply.decomposition.subset_distances) == 1 + len(COMPONENTS) + len(COMPONENTS) ** 2
-    assert reply.decomposition.tables.digest and reply.decomposition.tables.sentences > 0
-    assert not reply.forced and reply.HasField("effective_options")
-
-
-async def test_the_explained_hypothesis_is_the_translation(translate: Any, explain: Any) -> None:
-    explained = await explain(pb.ExplainRequest(text=SENTENCE))
-    request = pb.TranslateRequest(texts=[SENTENCE], alignment=pb.ALIGNMENT_DETAIL_PIECES)
-    translated = (await translate(request)).results[0].translation
-    assert explained.hypothesis == translated.hypotheses[0]
-    assert explained.source == translated.source
-
-
-async def test_a_given_target_is_explained_as_given(explain: Any) -> None:
-    target = "La maison est petite, mais le jardin est grand."
-    reply = await explain(pb.ExplainRequest(text=SENTENCE, target=target))
-    assert reply.forced and not reply.HasField("effective_options")
-    assert "".join(piece.text for piece in reply.hypothesis.target.pieces) == target.replace(" ", "")
-    assert reply.hypothesis.finish_reason == pb.FINISH_REASON_END_OF_SENTENCE
-
-
-@pytest.mark.parametrize(
-    ("view", "filled"),
-    [
-        (pb.EXPLANATION_VIEW_ALIGNMENT, {"alignment"}),
-        (pb.EXPLANATION_VIEW_SCORES, {"scores"}),
-        (pb.EXPLANATION_VIEW_TERMS, {"terms"}),
-        (pb.EXPLANATION_VIEW_SHARES, {"shares"}),
-    ],
-)
-async def test_a_view_brings_its_part_and_no_other(explain: Any, view: pb.ExplanationView, filled: set[str]) -> None:
-    reply = await explain(pb.ExplainRequest(text=SENTENCE, views=[view]))
-    term = reply.decomposition.terms[0]
-    present = {
-        "alignment": reply.hypothesis.HasField("alignment"),
-        "scores": reply.HasField("attention_scores") or reply.HasField("attention_weights"),
-        "terms": term.HasField("contribution"),
-        "shares": term.HasField("share") or bool(term.row_shares) or bool(reply.decomposition.subset_distances),
-    }
-    assert {name for name, is_there in present.items() if is_there} == filled
-    assert reply.source.pieces and reply.hypothesis.target.pieces
-
-
-async def test_lists_hold_the_same_numbers_as_packed_bytes(explain: Any) -> None:
-    packed = await explain(pb.ExplainRequest(text=SENTENCE))
-    listed = await explain(pb.ExplainRequest(text=SENTENCE, matrix_encoding=pb.MATRIX_ENCODING_FLOAT_LIST))
-    assert not listed.attention_scores.packed_float32
-    assert np.array_equal(array(packed.attention_scores), array(listed.attention_scores))
-
-
-@pytest.mark.parametrize(
-    ("request_", "reason", "field"),
-    [
-        (pb.ExplainRequest(text=""), "SOURCE_EMPTY", "text"),
-        (pb.ExplainRequest(text=SENTENCE, target=""), "TARGET_EMPTY", "target"),
-        (pb.ExplainRequest(text=SENTENCE, target="mot " * 500), "TARGET_TOO_LONG", "target"),
-        (pb.ExplainRequest(text=SENTENCE, views=["EXPLANATION_VIEW_UNSPECIFIED"]), "UNKNOWN_ENUM_VALUE", "views"),
-        (
-            pb.ExplainRequest(text=SENTENCE, options=pb.DecodingOptions(num_hypotheses=2)),
-            "OPTION_OUT_OF_RANGE",
-            "options.num_hypotheses",
-        ),
-        (
-            pb.ExplainRequest(text=SENTENCE, target="Oui.", options=pb.DecodingOptions(beam_size=2)),
-            "OPTION_OUT_OF_RANGE",
-            "options.beam_size",
-        ),
-    ],
-)
-async def test_what_cannot_be_explained_is_refused(explain: Any, request_: Any, reason: str, field: str) -> None:
-    assert await refusal(explain(request_)) == (grpc.StatusCode.INVALID_ARGUMENT, reason, field)
-
-
 async def test_without_tables_nothing_is_explained_but_all_is_translated(tiny_bundle_without_tables: Path) -> None:
     async with served(tiny_bundle_without_tables) as running, grpc.aio.insecure_channel(running.address) as channel:
         code, reason, _ = await refusal(
@@ -330,11 +238,8 @@ async def test_figures_with_signatures_are_listed(service: Served) -> None:
     figures = {"tatoeba dev": {"BLEU": {"value": 38.5, "signature": "nrefs:1"}, "chrF": {"value": 60.1}}}
     model = replace(service.model, manifest=replace(service.model.manifest, quality=figures))
     settings = Settings(grpc_address="127.0.0.1:0")
-    server = create_server(model, settings, service.metrics)
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        (listed,) = (await pb_grpc.ModelServiceStub(channel).ListModels(pb.ListModelsRequest())).models
-    await server.drain(0.0, 1.0)
+    async with served_model(model, settings, service.metrics) as running, Client(running.address) as client:
+        (listed,) = (await client.list_models()).models
     assert [(f.test_set, f.metric, f.value, f.signature) for f in listed.quality] == [
         ("tatoeba dev", "BLEU", 38.5, "nrefs:1"),
         ("tatoeba dev", "chrF", 60.1, ""),
@@ -382,30 +287,20 @@ async def test_a_deadline_stops_the_work(service: Served, translate: Any) -> Non
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await translate(LONG_WORK, timeout=min(durations) / 4)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.wait_for(service.server.calls.quiet(), timeout=10)
-    dropped = value(service.metrics, "interlinear_deadline_drops_total")
-    assert dropped + value(service.metrics, "interlinear_cancellations_total") > 0
-    assert value(service.metrics, "interlinear_queue_depth") == 0
+    await asyncio.wait_for(service.gate.quiet(), timeout=10)
+    dropped = metric_value(service.metrics, "interlinear_deadline_drops_total")
+    assert dropped + metric_value(service.metrics, "interlinear_cancellations_total") > 0
+    assert metric_value(service.metrics, "interlinear_queue_depth") == 0
 
 
 async def test_a_caller_that_goes_away_stops_the_work(service: Served, translate: Any) -> None:
     call = translate(LONG_WORK)
-    while value(service.metrics, "interlinear_running_sentences") == 0:
+    while metric_value(service.metrics, "interlinear_running_sentences") == 0:
         await asyncio.sleep(0.001)
     call.cancel()
-    await asyncio.wait_for(service.server.calls.quiet(), timeout=10)
-    assert value(service.metrics, "interlinear_cancellations_total") > 0
-    assert value(service.metrics, "grpc_server_handled_total", grpc_code="CANCELLED") == 1
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    """Return the sum of a metric's samples that carry ``labels``."""
-    return sum(
-        sample.value
-        for family in metrics.registry.collect()
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
+    await asyncio.wait_for(service.gate.quiet(), timeout=10)
+    assert metric_value(service.metrics, "interlinear_cancellations_total") > 0
+    assert metric_value(service.metrics, "grpc_server_handled_total", grpc_code="CANCELLED") == 1
 
 
 async def test_calls_are_counted_and_timed_under_the_usual_names(service: Served, translate: Any) -> None:
@@ -418,13 +313,13 @@ async def test_calls_are_counted_and_timed_under_the_usual_names(service: Served
         ("grpc_server_msg_sent_total", 1),
         ("grpc_server_handling_seconds_count", 2),
     ):
-        assert value(service.metrics, name, **labels) == expected
-    assert value(service.metrics, "grpc_server_handled_total", **labels, grpc_code="OK") == 1
-    assert value(service.metrics, "grpc_server_handled_total", **labels, grpc_code="INVALID_ARGUMENT") == 1
-    assert value(service.metrics, "interlinear_request_errors_total", reason="SOURCE_EMPTY") == 1
-    assert value(service.metrics, "interlinear_request_errors_total", reason="TEXT_COUNT_OUT_OF_RANGE") == 1
-    assert value(service.metrics, "interlinear_requests_in_flight") == 0
-    assert value(service.metrics, "interlinear_stage_duration_seconds_count", stage="serialize") == 1
+        assert metric_value(service.metrics, name, **labels) == expected
+    assert metric_value(service.metrics, "grpc_server_handled_total", **labels, grpc_code="OK") == 1
+    assert metric_value(service.metrics, "grpc_server_handled_total", **labels, grpc_code="INVALID_ARGUMENT") == 1
+    assert metric_value(service.metrics, "interlinear_request_errors_total", reason="SOURCE_EMPTY") == 1
+    assert metric_value(service.metrics, "interlinear_request_errors_total", reason="TEXT_COUNT_OUT_OF_RANGE") == 1
+    assert metric_value(service.metrics, "interlinear_requests_in_flight") == 0
+    assert metric_value(service.metrics, "interlinear_stage_duration_seconds_count", stage="serialize") == 1
 
 
 async def test_health_knows_every_service_and_no_other(channel: grpc.aio.Channel) -> None:
@@ -455,7 +350,7 @@ async def test_a_drain_tells_watchers_first_then_answers_what_was_accepted(tiny_
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]))
         assert (await watch.read()).status == SERVING
         calls = [asyncio.create_task(_code(translate, request)) for request in [LONG_WORK] + [SHORT_WORK] * 40]
-        while running.server.calls.in_flight <= 40:
+        while running.gate.in_flight <= 40:
             await asyncio.sleep(0.001)
         draining = asyncio.create_task(running.server.drain(1.0, 60.0))
         assert (await watch.read()).status == NOT_SERVING
@@ -491,23 +386,22 @@ async def _code(translate: Any, request: pb.TranslateRequest = SHORT_WORK) -> gr
     return grpc.StatusCode.OK
 
 
-async def test_a_closed_interceptor_answers_draining(service: Served, translate: Any) -> None:
-    service.server.calls.close()
+async def test_a_closed_gate_answers_draining(service: Served, translate: Any) -> None:
+    service.gate.close()
     code, reason, _ = await refusal(translate(pb.TranslateRequest(texts=[SENTENCE])))
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
 
 async def test_a_failure_nobody_foresaw_tells_the_caller_nothing_but_its_id(service: Served, caplog: Any) -> None:
     model = replace(service.model, translator=None)  # type: ignore[arg-type]
-    server = create_server(model, Settings(grpc_address="127.0.0.1:0"), service.metrics)
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        call = pb_grpc.TranslationServiceStub(channel).Translate(
-            pb.TranslateRequest(texts=[SENTENCE]), metadata=(("x-request-id", "find-me"),)
-        )
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
-    await server.drain(0.0, 1.0)
+    settings = Settings(grpc_address="127.0.0.1:0")
+    async with served_model(model, settings, service.metrics) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            call = pb_grpc.TranslationServiceStub(channel).Translate(
+                pb.TranslateRequest(texts=[SENTENCE]), metadata=(("x-request-id", "find-me"),)
+            )
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "find-me" in (caught.value.details() or "")
     assert "NoneType" not in (caught.value.details() or "")
@@ -515,9 +409,7 @@ async def test_a_failure_nobody_foresaw_tells_the_caller_nothing_but_its_id(serv
 
 async def test_a_second_server_on_the_same_port_is_refused(service: Served) -> None:
     with pytest.raises(InvalidSettings, match="INTERLINEAR_GRPC_ADDRESS"):
-        create_server(
-            service.model, Settings(grpc_address=service.address), Metrics.on(type(service.metrics.registry)())
-        )
+        create_server(service.gate, Settings(grpc_address=service.address))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from service.metrics import Metrics
 
 BOUNDED = {"model", "version", "stage", "graph", "provider", "reason", "where", "view", "result", "term", "side"}
 BOUNDED |= {"grpc_type", "grpc_service", "grpc_method", "grpc_code", "digest", "precision", "tables"}
-BOUNDED |= {"onnxruntime", "python"}
+BOUNDED |= {"onnxruntime", "python", "transport"}
 
 
 def every_metric(metrics: Metrics) -> list[MetricWrapperBase]:

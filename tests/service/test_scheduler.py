@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from bundle import tables as component_tables
+from bundle.intervention import AttentionChange
+from bundle.manifest import TABLES_FILE
 from bundle.search import EncodedBatch, SearchOptions, StepOutput, search
 from service.batch import Decoded, Job
 from service.engine import Engine, Wanted
@@ -176,6 +179,53 @@ def test_what_a_sentence_is_batched_with_changes_no_bit(
     for (seed, beam_size, trace), mixed in zip(sentences, asyncio.run(together()), strict=True):
         expected = alone[seed, beam_size]
         assert_same(mixed, expected if trace else replace(expected, traces=()))
+
+
+@pytest.fixture(scope="module")
+def changed_alone(tiny_bundle: Path) -> dict[int, tuple[Job, Decoded]]:
+    """Jobs with and without a change of attention, searched and given; what becomes of each when nothing else runs."""
+    metrics = Metrics.on(CollectorRegistry())
+    engine = Engine(tiny_bundle, "cpu", 1, metrics)
+    tables = component_tables.read(tiny_bundle / TABLES_FILE)
+
+    def changed(seed: int) -> Job:
+        plain = job(seed, trace=True, beam_size=1 + 3 * (seed % 2))
+        generator, length = np.random.default_rng(seed), len(plain.source_ids)
+        masked = (generator.random(length) < 0.3) & (np.arange(length) < length - 1)
+        given = {int(step): np.eye(length)[generator.integers(length)] for step in generator.integers(0, 6, 2)}
+        change = AttentionChange(generator.random((3, 3)) < 0.3, masked, given, tables=tables)
+        target = tuple(generator.integers(4, 120, 5).tolist()) if seed % 3 == 0 else ()
+        return replace(plain, target_ids=target, change=change if seed % 5 else None)
+
+    async def run() -> dict[int, tuple[Job, Decoded]]:
+        async with scheduling(engine, metrics) as scheduler:
+            jobs = [changed(seed) for seed in range(30)]
+            return {seed: (it, (await scheduler.submit(it)).decoded) for seed, it in enumerate(jobs)}
+
+    return asyncio.run(run())
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seeds=st.lists(st.integers(0, 29), min_size=10, max_size=30), pauses=st.randoms(use_true_random=False))
+def test_what_a_changed_sentence_is_batched_with_changes_no_bit(
+    engine: Engine, changed_alone: dict[int, tuple[Job, Decoded]], seeds: list[int], pauses: random.Random
+) -> None:
+    async def together() -> list[Decoded]:
+        async with scheduling(engine, Metrics.on(CollectorRegistry())) as scheduler:
+
+            async def arrive(each: Job) -> Decoded:
+                await asyncio.sleep(pauses.choice([0, 0, 0.001, 0.004]))
+                return (await scheduler.submit(each)).decoded
+
+            return await asyncio.gather(*(arrive(changed_alone[seed][0]) for seed in seeds))
+
+    for seed, mixed in zip(seeds, asyncio.run(together()), strict=True):
+        assert_same(mixed, changed_alone[seed][1])
 
 
 async def test_sentences_join_a_batch_that_is_already_running(held: HeldEngine, metrics: Metrics) -> None:

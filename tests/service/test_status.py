@@ -6,7 +6,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from service import errors
-from service.status import CODES, DOMAIN, code_of, internal_status, pushback, status_of
+from service.status import CODES, DOMAIN, code_of, http_status_of, internal_status, pushback, status_of
 
 
 def tree(root: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
@@ -46,6 +46,16 @@ def test_an_error_class_that_nobody_mapped_is_noticed() -> None:
 def test_every_status_names_its_reason_and_domain(kind: type[errors.ServiceError]) -> None:
     info = unpack(status_of(example(kind)), error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == (kind.reason, DOMAIN)
+
+
+def test_every_error_class_has_an_http_status_and_sizes_and_media_types_one_of_their_own() -> None:
+    statuses = {kind: http_status_of(example(kind)) for kind in EVERY_ERROR}
+    assert all(400 <= status < 600 for status in statuses.values())
+    assert statuses[errors.MessageInvalid] == 400
+    assert statuses[errors.MediaTypeInvalid] == 415
+    assert statuses[errors.RequestTooLarge] == statuses[errors.ResponseTooLarge] == 413
+    assert statuses[errors.QueueFull] == 429
+    assert http_status_of(None) == 500
 
 
 def test_reasons_are_all_different() -> None:

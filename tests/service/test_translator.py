@@ -25,7 +25,8 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.scheduler import Limits, Scheduler
-from service.translator import TranslationOptions, Translator
+from service.translation import TranslationOptions
+from service.translator import Translator
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
 
 TEXT = "The garden is small; I don't know."
@@ -240,9 +241,10 @@ async def test_a_given_target_is_traced_as_it_was_given(translator: Translator) 
     (hypothesis,) = traced.translation.hypotheses
     assert hypothesis.text == target and hypothesis.finish_reason == "eos"
     eos = translator.manifest.special_ids.eos
-    assert traced.target_ids == (*translator.tokenizer.encode(target).token_ids, eos)
-    assert traced.trace.attention_scores is not None
-    assert traced.trace.attention_scores.shape == (len(traced.target_ids), len(traced.source_ids))
+    (target_ids,), (trace,) = traced.target_ids, traced.traces
+    assert target_ids == (*translator.tokenizer.encode(target).token_ids, eos)
+    assert trace.attention_scores is not None
+    assert trace.attention_scores.shape == (len(target_ids), len(traced.source_ids))
 
 
 async def test_a_target_that_cannot_be_is_refused(translator: Translator) -> None:
