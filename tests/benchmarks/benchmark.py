@@ -2,7 +2,8 @@
 
 Training: target tokens a second of the shipped recipe's model, on a slice of its text. Serving: latency and target
 tokens a second of the embedded bundle behind a real server process, for several numbers of concurrent callers (each
-sends its next sentence when the last is answered), beam sizes, and with or without alignment.
+sends its next sentence when the last is answered), beam sizes, and with or without alignment. Then what a whole
+explanation costs over a translation.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,30 @@ async def serving_table(service: Service, texts: list[str]) -> Table:
     return table
 
 
+def explanation_cost(service: Service, texts: list[str]) -> str:
+    """Return what explaining costs over translating, measured in turns on sentences of about 20 × 20 tokens."""
+    seconds: dict[str, list[float]] = {"translate": [], "explain": []}
+    with grpc.insecure_channel(service.grpc_address) as channel:
+        translator, explainer = pb_grpc.TranslationServiceStub(channel), pb_grpc.ExplanationServiceStub(channel)
+        calls: dict[str, Callable[[str], object]] = {
+            "translate": lambda text: translator.Translate(pb.TranslateRequest(texts=[text])),
+            "explain": lambda text: explainer.Explain(pb.ExplainRequest(text=text)),
+        }
+        sizes = {text: explainer.Explain(pb.ExplainRequest(text=text)).attention_scores for text in texts}
+        chosen = [text for text in texts if all(18 <= n <= 22 for n in (sizes[text].rows, sizes[text].columns))]
+        for text in chosen * 5:
+            for name, call in calls.items():
+                started = time.perf_counter()
+                call(text)
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(values) * 1e3 for name, values in seconds.items()}
+    more = statistics.median(b / a for a, b in zip(seconds["translate"], seconds["explain"], strict=True)) - 1
+    return (
+        f"Explain, every default view, {len(chosen)} sentences of 18 to 22 tokens on both sides, five times in turns "
+        f"with Translate: p50 {medians['explain']:.1f} ms against {medians['translate']:.1f} ms, {more:+.0%} a sentence"
+    )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,9 +191,11 @@ def main() -> None:
     texts = [text for pair in zip(*(_sources(file, half) for file in TEXTS), strict=True) for text in pair]
     with served() as service:
         table = asyncio.run(serving_table(service, texts))
+        explained = explanation_cost(service, [text for file in TEXTS for text in _sources(file, 300)])
         memory = _peak_memory_mib(service.process_id)
     console.print(f"Service: ready {service.startup_seconds:.2f} s after its start; at most {memory:.0f} MiB of memory")
     console.print(table)
+    console.print(explained)
 
 
 def _sources(file: Path, count: int) -> list[str]:
