@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64, Int
 from bundle.tables import SideTables
 
 CURVE_AXES = 3
-NEIGHBORS = 5
+NEIGHBORS = 3
 
 
 @dataclass(frozen=True)

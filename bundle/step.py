@@ -41,7 +41,7 @@ class SearchOptions:
         n_best: Hypotheses returned at most, 1 to ``beam_size``.
         length_penalty: The exponent in ``normalized_score = log_probability / length ** length_penalty``, 0 to 5.
         forced_prefix: Tokens that every hypothesis starts with.
-        banned_token_ids: Tokens never emitted.
+        banned_token_ids: Tokens never emitted after the forced prefix.
     """
 
     max_target_tokens: int
@@ -73,8 +73,6 @@ class SearchOptions:
             )
         if negative := [i for i in (*self.forced_prefix, *self.banned_token_ids) if i < 0]:
             faults.append(f"token ids {negative} are negative")
-        if both := sorted(set(self.forced_prefix) & set(self.banned_token_ids)):
-            faults.append(f"token ids {both} are both forced and banned")
         if faults:
             raise InvalidSearchOptions("; ".join(faults))
 

@@ -22,7 +22,7 @@ from service.errors import (
     SourceEmpty,
     TargetEmpty,
 )
-from service.translation import Alignment, TracedTranslation, TranslationOptions
+from service.translation import Alignment, PreparedText, TracedTranslation, TranslationOptions
 
 ALIGNMENT_METHODS = ("argmax", "threshold", *RULES)  # those of RULES read both directions
 
@@ -36,10 +36,12 @@ class Tracer(Protocol):
 
     manifest: Manifest
 
-    async def trace(
-        self, text: str, target: str | None, options: TranslationOptions, deadline: float | None = None
-    ) -> TracedTranslation:
-        """Return ``target`` as a translation of ``text``, with the attention behind it."""
+    async def prepare(self, text: str, target: str | None, options: TranslationOptions) -> PreparedText:
+        """Return ``target`` as a translation of ``text``, in tokens."""
+        ...
+
+    async def trace_prepared(self, prepared: PreparedText, deadline: float | None = None) -> TracedTranslation:
+        """Return it with the attention behind it."""
         ...
 
 
@@ -156,12 +158,13 @@ class Aligner:
         if not target.words:
             return nothing
         try:
-            traced = await self._reverse.trace(target.text, source.text, TranslationOptions(), deadline)
+            prepared = await self._reverse.prepare(target.text, source.text, TranslationOptions())
         except (SourceEmpty, TargetEmpty):  # it removes all characters of one of the texts
             return nothing
         except InvalidRequest as error:
             message = f"the reverse model cannot align this pair; choose argmax or threshold. It says: {error}"
             raise OptionOutOfRange("alignment_options.method", message) from error
+        traced = await self._reverse.trace_prepared(prepared.following(), deadline)
         answer = traced.translation.hypotheses[0]
         assert answer.alignment is not None
         weights = answer.alignment.piece_weights

@@ -50,6 +50,7 @@ class Job:
         target_ids: Tokens of a given target, to be scored instead of searched for; end of sentence is last, but for
             one that was cut. Empty to search.
         change: How to interfere with its attention; None leaves it alone, at no cost.
+        follows: Whether a job of the same call was taken before; then a full queue takes this one too.
     """
 
     source_ids: tuple[int, ...]
@@ -57,6 +58,7 @@ class Job:
     trace: bool = False
     target_ids: tuple[int, ...] = ()
     change: AttentionChange | None = None
+    follows: bool = False
 
     @property
     def kind(self) -> Kind:

@@ -16,10 +16,20 @@ from service.explanation_replies import write_alternatives, write_contrast, writ
 from service.metrics import Metrics
 from service.pb import interlinear_pb2 as pb
 from service.replies import write_listed_model, write_metadata, write_model, write_options, write_translation
-from service.requests import read_intervention, read_limit, read_options, read_views, refuse_options, refuse_several
+from service.requests import (
+    read_intervention,
+    read_limit,
+    read_options,
+    read_views,
+    refuse_given_prefix,
+    refuse_options,
+    refuse_several,
+)
 from service.served_model import ServedModel
 from service.status import TRANSIENT, status_of
 from service.translation import Translation, TranslationOptions
+
+_FIELDS_OF_ONE_TEXT = ("text", "alignment_options.method")  # the reverse model may take one translation, not another
 
 Behavior = Callable[[Any, float | None], Awaitable[Message]]
 
@@ -87,6 +97,7 @@ class Calls:
     async def contrast(self, request: pb.ContrastRequest, deadline: float | None) -> pb.ContrastResponse:
         """Return how a word of a translation compares with another."""
         options = self._options_of_one(request)
+        refuse_given_prefix(request)
         contrast = await self._model.comparer.contrast(
             Question(request.text, _given(request), options, request.target_word), request.alternative, deadline
         )
@@ -99,6 +110,7 @@ class Calls:
     ) -> pb.ListAlternativesResponse:
         """Return what else might stand at a place of a translation."""
         options = self._options_of_one(request)
+        refuse_given_prefix(request)
         alternatives = await self._model.comparer.alternatives(
             Question(request.text, _given(request), options, request.target_word), read_limit(request), deadline
         )
@@ -167,7 +179,8 @@ def _raise_for_all(outcomes: Sequence[Translation | ServiceError]) -> None:
     """Raise what is wrong with the whole call: its options, or a service that could take none of its texts."""
     failures = [outcome for outcome in outcomes if isinstance(outcome, ServiceError)]
     for failure in failures:
-        if not isinstance(failure, TRANSIENT) and not (isinstance(failure, InvalidRequest) and failure.field == "text"):
+        of_one_text = isinstance(failure, InvalidRequest) and failure.field in _FIELDS_OF_ONE_TEXT
+        if not isinstance(failure, TRANSIENT) and not of_one_text:
             raise failure
     if len(failures) == len(outcomes) and all(isinstance(failure, TRANSIENT) for failure in failures):
         raise failures[0]

@@ -66,7 +66,7 @@ class Continuation:
         if prepared.target is not None:
             return Place(prepared, prepared.target)
         own = await self._translator.trace_prepared(prepared, deadline)
-        return Place(prepared.scoring(own.target_ids[0]), own.translation.hypotheses[0].target)
+        return Place(prepared.following().scoring(own.target_ids[0]), own.translation.hypotheses[0].target)
 
     async def best(
         self, prepared: PreparedText, prefix: tuple[int, ...], field: str, deadline: float | None
@@ -88,7 +88,7 @@ class Continuation:
         )
         job = replace(begun.job, options=one_step)
         traced = await self._translator.trace_prepared(replace(begun, job=job), deadline)
-        return [ids[-1] for ids in traced.target_ids if not self._translator.tokenizer.is_unknown(ids[-1])]
+        return [ids[-1] for ids in traced.target_ids]
 
     async def best_apart(
         self, prepared: PreparedText, prefix: tuple[int, ...], field: str, deadline: float | None
@@ -100,6 +100,7 @@ class Continuation:
         best = await self.best(prepared, prefix, field, deadline)
         if is_cut(best.translation.hypotheses[0].target, len(prefix)):
             return best.target_ids[0]
+        prepared = prepared.following()
         eos, decode = self._translator.manifest.special_ids.eos, self._translator.tokenizer.decode_with_spans
         for token_id in await self.likeliest(prepared, prefix, field, deadline):
             longer = (*prefix, token_id)

@@ -7,7 +7,7 @@ before it there, a space comes between.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -21,6 +21,7 @@ from service.errors import AlternativeInvalid, OptionOutOfRange
 from service.explainer import ExplanationWarning, decompose_traced, warnings_about
 from service.metrics import Metrics
 from service.quality import counted
+from service.scheduler import together
 from service.translation import TracedTranslation, TranslatedHypothesis, TranslationOptions
 from service.translator import Translator
 
@@ -144,8 +145,9 @@ class Comparer:
             begun = self._begun(place, alternative)
             ids = await self._continuation.best_apart(place.prepared, begun, "alternative", deadline)
             # Both are scored on one path, so that what differs is the words and not how they were computed.
-            pair = (place.prepared, place.prepared.scoring(ids))
-            traced = await asyncio.gather(*(self._translator.trace_prepared(each, deadline) for each in pair))
+            chosen = place.prepared.following()
+            pair = (chosen, chosen.scoring(ids))
+            traced = await together(self._translator.trace_prepared(each, deadline) for each in pair)
             return await asyncio.to_thread(self._compared, place, len(begun), *traced)
 
     async def alternatives(self, question: Question, limit: int, deadline: float | None = None) -> Alternatives:
@@ -167,11 +169,12 @@ class Comparer:
             place = await self._continuation.place(question.text, question.target, question.options, deadline)
             place = place.before(question.target_word, last=len(place.target.words))
             token_ids = await self._continuation.likeliest(place.prepared, place.prefix, "target_word", deadline)
+            place = replace(place, prepared=place.prepared.following())
             found: dict[str, Alternative] = {}
             while token_ids and len(found) < limit:
                 missing = limit - len(found)
                 follow = (self._followed(place, token_id, deadline) for token_id in token_ids[:missing])
-                for each in await asyncio.gather(*follow):
+                for each in await together(follow):
                     if each is not None:
                         found.setdefault(each.text, each)
                 token_ids = token_ids[missing:]

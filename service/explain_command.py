@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bundle.step import MAX_BEAM_SIZE
 from service.client import DEFAULT_TIMEOUT_SECONDS
 from service.command_line import (
     DEFAULT_ADDRESS,
@@ -26,6 +27,7 @@ from service.link_formats import Evidence, Format, Method, alignment_options, wr
 from service.pb import interlinear_pb2 as pb
 from service.terminal import explanation_view
 
+_DEFAULT_BEAM_SIZE = 4  # of the service; its own module would make every start of the command slower
 _FIGURE_HELP = f"Draw a figure into this file instead, by its ending: {', '.join(FORMATS)}."
 _VIEW_HELP = "What the figure shows: attention between words or pieces, the posterior, scores, their terms, or shares."
 _FORMAT_HELP = "Print links as Pharaoh (source-target) or as a table, or the whole reply as JSON."
@@ -55,6 +57,7 @@ def explain(
     """Explain a translation: word alignment as a heat map, shares of the nine terms, and how far to trust them."""
     wanted = _format(format, json, pharaoh)
     _check_figure(figure, view, wanted)
+    _check_hypothesis(hypothesis, target, beam_size)
     request = pb.ExplainRequest(
         text=argument_text(text, "TEXT"),
         target=None if target is None else argument_text(target, "--target"),
@@ -97,8 +100,23 @@ def _check_figure(figure: Path | None, view: View | None, wanted: Format | None)
         raise typer.BadParameter("an .html figure shows every view: leave --view out")
 
 
+def _check_hypothesis(hypothesis: int | None, target: str | None, beam_size: int | None) -> None:
+    if hypothesis is None:
+        return
+    if target is not None:
+        raise typer.BadParameter("--hypothesis chooses among our translations: leave it out where --target gives one")
+    kept = _DEFAULT_BEAM_SIZE if beam_size is None else beam_size
+    if hypothesis and hypothesis >= kept:
+        raise typer.BadParameter(
+            f"--hypothesis is {hypothesis}; with --beam-size {kept} allowed is 0 to {kept - 1}, "
+            f"and --beam-size may be up to {MAX_BEAM_SIZE}"
+        )
+
+
 def _draw(response: pb.ExplainResponse, view: View | None, file: Path) -> None:
     try:
         write_figure(response, view or View.WEIGHTS, file)
     except FigureImpossible as error:
         raise Unusable(str(error)) from None
+    except OSError as error:
+        raise Unusable(f"{file} cannot be written: {error.strerror}") from None

@@ -143,7 +143,8 @@ class Explainer:
         with counted(self._metrics.quality, self._manifest.bundle_id, view):
             tables = usable_tables(self._manifest, self._tables)
             wanted = 1 if target is not None else options.n_best
-            _check_index(hypothesis_index, wanted, "options.num_hypotheses says how many are looked for")
+            if wanted > 0:  # or else the translator refuses that
+                _check_index(hypothesis_index, wanted, "options.num_hypotheses says how many are looked for")
             traced = await self._translator.trace(text, target, options, deadline)
             found = len(traced.traces)
             _check_index(hypothesis_index, found, f"the search found {found} different hypotheses")

@@ -49,7 +49,8 @@ _INCH = 72.0  # points
 _CELL, _SMALL_CELL = 0.22, 0.11  # inches
 _GAP, _SCALE_HEIGHT, _BARS_WIDTH, _NAMES_WIDTH = 0.35, 1.5, 2.2, 1.3  # inches
 _NARROW = 2  # columns of a terminal: names no wider stand upright over a cell
-_LABEL_POINTS = 9.0
+_LABEL_POINTS, _TITLE_POINTS = 9.0, 7.5
+_TITLE_WIDTH = 1.5  # inches: the longest name of a term, in _TITLE_POINTS
 _GRAY, _SIGNED = "gray", "RdBu_r"
 # Hue tells the encoder's part, lightness the decoder's: temporal is blue, input-driven green, delta orange.
 _TERM_COLORS = ("#08519c", "#4292c6", "#9ecae1", "#006d2c", "#41ab5d", "#a1d99b", "#a63603", "#f16913", "#fdae6b")
@@ -116,7 +117,7 @@ def _scores(response: pb.ExplainResponse) -> Figure:
 def _matrix_figure(
     values: Float[np.ndarray, "target source"], names: Names, what: str, *, signed: bool = False
 ) -> Figure:
-    figure, (axes,) = _panels(1, _CELL, values.shape)
+    figure, (axes,) = _panels(1, _CELL, values.shape, 0.0)
     drawn = _draw_matrix(axes, values, _signed_scale([values]) if signed else Normalize(0.0, 1.0), "cells")
     _name_columns(axes, names.source, _CELL)
     _name_rows(axes, names.target, _CELL)
@@ -131,14 +132,15 @@ def _terms(response: pb.ExplainResponse) -> Figure:
     """Draw nine panels, encoder components down and decoder components across, as everywhere."""
     terms, names = response.decomposition.terms, _piece_names(response)
     values = [array(term.contribution) for term in terms]
-    figure, panels = _panels(3, _SMALL_CELL, values[0].shape)
+    cell = min(max(_TITLE_WIDTH / values[0].shape[1], _SMALL_CELL), _CELL)
+    figure, panels = _panels(3, cell, values[0].shape, _TITLE_WIDTH)
     scale = _signed_scale(values)
     for index, (axes, term) in enumerate(zip(panels, terms, strict=True)):
         drawn = _draw_matrix(axes, values[index], scale, f"cells_{index}")
         drawn.set_rasterized(9 * values[index].size > _MOST_SHAPES)
-        _name_columns(axes, names.source if index < 3 else [], _SMALL_CELL)
-        _name_rows(axes, names.target if index % 3 == 0 else [], _SMALL_CELL)
-        axes.set_xlabel(f"{_term_name(term)}  {_percent(term.share)}")
+        _name_columns(axes, names.source if index < 3 else [], cell)
+        _name_rows(axes, names.target if index % 3 == 0 else [], cell)
+        axes.set_xlabel(f"{_term_name(term)}\n{_percent(term.share)}", fontsize=_TITLE_POINTS)
     _draw_scale(figure, drawn, "part of the score")
     return figure
 
@@ -156,9 +158,10 @@ def _shares(response: pb.ExplainResponse) -> Figure:
     for term, color in zip(terms, _TERM_COLORS, strict=True):
         shares = 100 * np.array(term.row_shares)
         begin = np.where(shares >= 0, positive, negative)
-        rows.barh(_middles(names), shares, left=begin, color=color, height=0.8)
+        rows.barh(_middles(names), shares, left=begin, color=color, height=0.8, label=_term_name(term))
         positive, negative = positive + np.maximum(shares, 0), negative + np.minimum(shares, 0)
     _name_rows(rows, names, _CELL)
+    rows.legend(loc="upper left", bbox_to_anchor=(1.05, 1.0), frameon=False, title="encoder × decoder")
     return figure
 
 
@@ -172,14 +175,15 @@ PLOTS = {
 }
 
 
-def _panels(side: int, cell: float, shape: tuple[int, ...]) -> tuple[Figure, list[Axes]]:
+def _panels(side: int, cell: float, shape: tuple[int, ...], title_width: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``side`` x ``side`` axes, each with room for cells of ``cell`` inches, rows first.
 
-    Names stand outside of the figure: it is cropped, or grown, to what was drawn.
+    The next panel stands further off where a title of ``title_width`` inches is wider than a panel. Names stand
+    outside of the figure: it is cropped, or grown, to what was drawn.
     """
     height, width = (size * cell for size in shape)
     figure = Figure((width, height))
-    down, across = 1 + _GAP / height, 1 + _GAP / width
+    down, across = 1 + _GAP / height, (max(width, title_width) + _GAP) / width
     return figure, [
         figure.add_axes((column * across, -row * down, 1.0, 1.0)) for row in range(side) for column in range(side)
     ]
@@ -203,7 +207,7 @@ def _signed_scale(matrices: Sequence[Float[np.ndarray, "target source"]]) -> Nor
 def _draw_scale(figure: Figure, drawn: QuadMesh, what: str) -> None:
     """Draw the meaning of the colors to the right of what stands in the figure."""
     width, height = figure.get_size_inches()
-    right = max(axes.get_position().x1 for axes in figure.axes)
+    right = figure.get_tightbbox().x1 / width
     box = (right + 0.15 / width, 1 - _SCALE_HEIGHT / height, 0.1 / width, _SCALE_HEIGHT / height)
     figure.colorbar(drawn, cax=figure.add_axes(box), label=what)
 

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from service.quality import mean_entropy, uncovered_ratio
 from service.web import report_page
 
 _IN_NATS = ("alignment_entropy",)  # the other measures are parts of 1
+_SMALLEST = 0.005  # would print as 0 %
 _MOST = 255  # what a byte of weight 1 holds: rounded to 0.002, and a tenth of the size
 
 
@@ -75,7 +76,7 @@ def repeated_ratio(words: Sequence[str]) -> float:
         0.3333333333333333
     """
     counts = Counter(pairwise(word.casefold() for word in words))
-    return 1 - len(counts) / counts.total() if counts else 0.0
+    return (counts.total() - len(counts)) / counts.total() if counts else 0.0
 
 
 @contextmanager
@@ -87,13 +88,26 @@ def report_into(file: Path, title: str) -> Iterator["Report"]:
     """
     part = file.with_name(f"{file.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as page, tempfile.TemporaryFile("w+", encoding="utf-8") as rows:
-            report = Report(rows, title)
+        with ExitStack() as opened:
+            with _naming(file):
+                page = opened.enter_context(part.open("w", encoding="utf-8"))
+            report = Report(opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")), title)
             yield report
-            report.write(page)
-        part.replace(file)
+            with _naming(file):
+                report.write(page)
+        with _naming(file):
+            part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Let what goes wrong name ``file``, which the caller knows, and not the part, which it does not."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(f"{file} cannot be written: {error.strerror}") from None
 
 
 class Report:
@@ -188,7 +202,10 @@ def _cells(measures: Measures) -> str:
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{value:.2f}" if name in _IN_NATS else f"{100 * value:.0f} %".replace("-", "−")
+    """Return a value in the words of ``percent`` of the explorer's text.js, as HTML."""
+    if name in _IN_NATS:
+        return f"{value:.2f}"
+    return "&lt;1 %" if 0 < value < _SMALLEST else f"{round(100 * value)} %".replace("-", "−")
 
 
 def _median(measures: Sequence[Measures]) -> str:

@@ -30,6 +30,7 @@ from service.pb import interlinear_pb2 as pb
 if TYPE_CHECKING:
     from service.report import Report
 
+_ENDINGS = (".html", ".htm")
 _MOST_COLUMNS = 2
 _VIEWS = (pb.EXPLANATION_VIEW_ALIGNMENT, pb.EXPLANATION_VIEW_SHARES)
 _FILE_HELP = "Lines: a source, or a source, a tab and its translation."
@@ -53,6 +54,8 @@ def report(
 
     A line that is refused is listed with its reason, and makes exit code 1; an empty line is passed over.
     """
+    if output.suffix.lower() not in _ENDINGS:
+        raise typer.BadParameter(f"--output {output} must end in {' or '.join(_ENDINGS)}")
     if target and (counts := [_line_count(each) for each in (file, target)])[0] != counts[1]:
         raise typer.BadParameter(
             f"{file} has {counts[0]} lines and {target} has {counts[1]}; give as many translations as sources"
@@ -107,8 +110,11 @@ def _request(template: pb.ExplainRequest, number: int, columns: Columns) -> pb.E
         CallFailed: A text is not UTF-8, or the line has too many columns.
     """
     if len(columns) > _MOST_COLUMNS:
-        message = f"line {number} has {len(columns)} columns; it may have a source, or a source and its translation"
-        raise CallFailed(message, grpc.StatusCode.INVALID_ARGUMENT, "LINE_INVALID", "text")
+        raise _line_invalid(
+            f"line {number} has {len(columns)} columns; it may have a source, or a source and its translation"
+        )
+    if b"\t" in columns[0]:  # not split, because the translations stand elsewhere
+        raise _line_invalid(f"line {number} has a tab; with --target FILE holds sources alone")
     text, *targets = (text_of(column, f"line {number}") for column in columns)
     if not any(each.strip() for each in (text, *targets)):
         return None
@@ -119,6 +125,10 @@ def _request(template: pb.ExplainRequest, number: int, columns: Columns) -> pb.E
         request.target = targets[0]
         request.ClearField("options")  # with a target nothing is searched, and options of a search are refused
     return request
+
+
+def _line_invalid(message: str) -> CallFailed:
+    return CallFailed(message, grpc.StatusCode.INVALID_ARGUMENT, "LINE_INVALID", "text")
 
 
 def _line_count(file: Path) -> int:

@@ -57,9 +57,11 @@ def read_views(views: Collection[int]) -> frozenset[int]:
     """Return the views asked for: when none is named, all of them but the states, which can outweigh the others.
 
     Raises:
+        OptionOutOfRange: There are more than there are views.
         UnknownEnumValue: A view is unspecified.
     """
     known = {number: name for name, number in pb.ExplanationView.items() if number != pb.EXPLANATION_VIEW_UNSPECIFIED}
+    _check_count("views", len(views), len(known))
     if not known.keys() >= set(views):
         message = (
             f"views holds EXPLANATION_VIEW_UNSPECIFIED; choose from {', '.join(known.values())}, or leave it empty"
@@ -73,8 +75,9 @@ def read_intervention(intervention: pb.Intervention) -> Intervention:
 
     Raises:
         UnknownEnumValue: A term names no component.
-        OptionOutOfRange: A row of attention is given nothing.
+        OptionOutOfRange: There are more terms than nine, or a row of attention is given nothing.
     """
+    _check_count("intervention.kept_terms", len(intervention.kept_terms), len(_COMPONENTS) ** 2)
     return Intervention(
         kept_terms=tuple(
             (
@@ -108,6 +111,17 @@ def refuse_options(options: pb.DecodingOptions) -> None:
         raise OptionOutOfRange(f"options.{field.name}", message)
 
 
+def refuse_given_prefix(request: pb.ContrastRequest | pb.ListAlternativesRequest) -> None:
+    """Accept a prefix for our translation only: a target that the caller gives begins as it does.
+
+    Raises:
+        OptionOutOfRange: There are both.
+    """
+    if request.HasField("target") and request.options.forced_prefix:
+        message = "forced_prefix is the beginning of our translation, and a target is given; leave one of them out"
+        raise OptionOutOfRange("options.forced_prefix", message)
+
+
 def refuse_several(options: TranslationOptions) -> None:
     """Accept only options that ask for one translation.
 
@@ -136,6 +150,11 @@ def smaller(request: Message) -> str:
     if isinstance(request, pb.ListAlternativesRequest):
         return "Lower limit, or send a shorter text"
     return "Send fewer or shorter texts"
+
+
+def _check_count(field: str, count: int, most: int) -> None:
+    if count > most:
+        raise OptionOutOfRange(field, f"{field} has {count} items; allowed is up to {most}, each once")
 
 
 def _component(number: int, field: str) -> str:

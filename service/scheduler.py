@@ -9,8 +9,10 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -20,6 +22,8 @@ from service.batch import Decoded, Job, Kind, RunningBatch, Seat
 from service.engine import Engine
 from service.errors import DeadlinePassed, Draining, EngineUnready, QueueFull, ServiceError
 from service.metrics import Metrics
+
+AnswerT = TypeVar("AnswerT")
 
 _FIRST_GUESS_SECONDS = 0.05  # a sentence, until some have been timed
 _SMOOTHING = 0.1
@@ -31,7 +35,7 @@ class Limits:
     """What the scheduler takes on.
 
     Attributes:
-        queue_capacity: Sentences that may wait.
+        queue_capacity: Sentences that may wait; those that follow another of the same call may exceed it.
         batch_hypotheses: Hypotheses decoded at once, over all batches; at least the largest beam size.
         encode_tokens: Source tokens of one encoder call, padding included; a longer single sentence is encoded alone.
     """
@@ -121,7 +125,7 @@ class Scheduler:
             deadline: Time of the loop's clock at which the answer is no longer wanted.
 
         Raises:
-            QueueFull: As many sentences wait as may; raised before anything is done.
+            QueueFull: As many sentences wait as may, and the job follows none; raised before anything is done.
             Draining: ``close`` was called.
             DeadlinePassed: The deadline came first; the sentence leaves its batch before the next step.
             EngineUnready: ONNX Runtime failed.
@@ -162,9 +166,10 @@ class Scheduler:
         ticket = _Ticket(job, answer=loop.create_future())
         with self._lock:
             waiting = len(self._queue)
-            if waiting < self._limits.queue_capacity:
+            taken = job.follows or waiting < self._limits.queue_capacity
+            if taken:
                 self._queue.append(ticket)
-        if waiting >= self._limits.queue_capacity:
+        if not taken:
             self._metrics.batches.rejections.labels(self._model, "queue_full").inc()
             seconds = min(max(waiting * self._seconds_a_sentence, _RETRY_SECONDS[0]), _RETRY_SECONDS[1])
             raise QueueFull(f"{waiting} sentences wait already, as many as may; try again in {seconds:.1f} s", seconds)
@@ -289,6 +294,16 @@ class Scheduler:
 
     def _seated(self) -> list[_Ticket]:
         return [ticket for batch in self._batches.values() for ticket in batch.seats]
+
+
+async def together(answers: Iterable[Coroutine[Any, Any, AnswerT]]) -> list[AnswerT]:
+    """Return all ``answers`` to one call; where one fails, the others are cancelled and its error alone is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer) for answer in answers]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _settle(tickets: list[_Ticket]) -> None:

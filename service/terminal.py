@@ -11,6 +11,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from bundle.alignment import write_pharaoh
 from service.client import array
 from service.pb import interlinear_pb2 as pb
 
@@ -46,7 +47,8 @@ def explanation_view(response: pb.ExplainResponse, width: int) -> RenderableType
         Text(hypothesis.text, style="bold"),
         Text(f"{origin}; log-probability {hypothesis.log_probability:.3f} nats\n", style="dim"),
         *_heat_maps(response, width),
-        Text(f"translation down, source across; {END_OF_SENTENCE} is the end of sentence\n", style="dim"),
+        Text(f"translation down, source across; {END_OF_SENTENCE} is the end of sentence", style="dim"),
+        _links(hypothesis.alignment),
         Text("Shares of the nine terms (encoder down, decoder across)", style="bold"),
         nine({(term.encoder, term.decoder): f"{100 * term.share:+.1f} %" for term in decomposition.terms}),
         *_distances(decomposition),
@@ -91,6 +93,14 @@ def _heat_maps(response: pb.ExplainResponse, width: int) -> Iterator[Table]:
     room = width - max(map(cell_len, target), default=0) - 1
     for first, last in _chunks([max(_CELL_WIDTH, cell_len(word)) + 1 for word in source], room):
         yield _heat_map(target, source[first:last], weights[:, first:last])
+
+
+def _links(alignment: pb.Alignment) -> Text:
+    """Return how links were drawn, and which."""
+    method = pb.AlignmentMethod.Name(alignment.method).removeprefix("ALIGNMENT_METHOD_").lower()
+    evidence = pb.AlignmentEvidence.Name(alignment.evidence).removeprefix("ALIGNMENT_EVIDENCE_").lower()
+    links = write_pharaoh((link.target_index, link.source_index) for link in alignment.links)
+    return Text(f"links, source-target, by {method} from {evidence}: {links or 'none'}\n", style="dim")
 
 
 def _chunks(widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:

@@ -153,6 +153,10 @@ class PreparedText:
     options: TranslationOptions
     tokenize_seconds: float
 
+    def following(self) -> "PreparedText":
+        """Return the same, to be done for a call of which a job was done before."""
+        return replace(self, job=replace(self.job, follows=True))
+
     def scoring(self, target_ids: tuple[int, ...]) -> "PreparedText":
         """Return the same text, with these tokens to be scored as its translation."""
         return replace(self, target=None, job=replace(self.job, target_ids=target_ids))

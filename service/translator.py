@@ -27,7 +27,7 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.quality import meter_translation
-from service.scheduler import Outcome, Scheduler
+from service.scheduler import Outcome, Scheduler, together
 from service.translation import (
     Alignment,
     PreparedText,
@@ -172,11 +172,9 @@ class Translator:
         hypotheses = tuple(self._hypothesis(hypothesis, prepared.target) for hypothesis in outcome.decoded.hypotheses)
         detokenized = ended = time.perf_counter()
         if outcome.decoded.traces:
-            alignments = await asyncio.gather(
-                *(
-                    self._aligner.align(trace, hypothesis.target, source, prepared.options, deadline)
-                    for hypothesis, trace in zip(hypotheses, outcome.decoded.traces, strict=True)
-                )
+            alignments = await together(
+                self._aligner.align(trace, hypothesis.target, source, prepared.options, deadline)
+                for hypothesis, trace in zip(hypotheses, outcome.decoded.traces, strict=True)
             )
             hypotheses = tuple(map(_aligned, hypotheses, alignments))
             ended = time.perf_counter()
@@ -249,7 +247,7 @@ class Translator:
             n_best=options.n_best,
             length_penalty=options.length_penalty,
             forced_prefix=prefix,
-            banned_token_ids=tuple({self.manifest.special_ids.unk}.difference(prefix)),  # it has no text
+            banned_token_ids=(self.manifest.special_ids.unk,),  # it has no text
         )
 
     def _prefix(self, text: str) -> tuple[int, ...]:

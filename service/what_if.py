@@ -20,12 +20,14 @@ from service.errors import InvalidRequest, OptionOutOfRange
 from service.explainer import ExplanationWarning, decompose_traced, usable_tables, warnings_about
 from service.metrics import Metrics
 from service.quality import counted
+from service.scheduler import together
 from service.translation import PreparedText, TracedTranslation, TranslatedHypothesis, TranslationOptions
 from service.translator import Translator
 
 _REPLACED, _MASKED, _GIVEN = (
     f"intervention.{name}" for name in ("replaced_source_words", "masked_source_words", "given_attention")
 )
+_HAS_WORDS = "the source has no more words"
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,12 @@ class WhatIf:
     ) -> WhatIfAnswer:
         plain = await self._translator.prepare(text, None, options)
         changed_source, places = await self._replaced(plain, intervention.replaced_source_words)
-        changed = self._with_change(changed_source or plain, intervention)
+        changed = self._with_change(changed_source or plain, intervention).following()
         decode = self._translator.trace_prepared
-        baseline, result = await asyncio.gather(decode(plain, deadline), decode(changed, deadline))
-        # Scored again on one path, so that what differs is the change and not how it was computed.
-        forced, changed_forced = await asyncio.gather(
-            *(decode(prepared.scoring(baseline.target_ids[0]), deadline) for prepared in (plain, changed))
-        )
+        baseline = await decode(plain, deadline)
+        # Both are scored on one path, so that what differs is the change and not how it was computed.
+        scored = (each.following().scoring(baseline.target_ids[0]) for each in (plain, changed))
+        result, forced, changed_forced = await together(decode(each, deadline) for each in (changed, *scored))
         before, after = baseline.translation.hypotheses[0], result.translation.hypotheses[0]
         gone, new = _different([word.text for word in before.target.words], [word.text for word in after.target.words])
         changes = _token_scores(changed_forced) - _token_scores(forced)
@@ -165,6 +166,7 @@ class WhatIf:
         places = [_place(word) for word in words]
         if not replacements:
             return None, places
+        _check_count(_REPLACED, len(replacements), len(words), _HAS_WORDS)
         for index, (word, _) in enumerate(replacements):
             _check_word(f"{_REPLACED}[{index}].source_word", word, len(words))
         _check_once(_REPLACED, [word for word, _ in replacements], lambda word: f"word {word} is replaced twice")
@@ -185,12 +187,15 @@ class WhatIf:
             left_out = _left_out(intervention.kept_terms)
         source = prepared.source
         masked = np.zeros(len(source.pieces) + 1, bool)
+        _check_count(_MASKED, len(intervention.masked_source_words), len(source.words), _HAS_WORDS)
         for index, word in enumerate(intervention.masked_source_words):
             _check_word(f"{_MASKED}[{index}]", word, len(source.words))
             masked[list(source.words[word].piece_indices)] = True
         given = intervention.given_attention
+        most_rows = self._translator.manifest.limits.max_target_tokens
+        _check_count(_GIVEN, len(given), most_rows + 1, "one a token of the longest translation, and one for the rest")
         for index, row in enumerate(given):
-            _check_row(f"{_GIVEN}[{index}]", row, source, self._translator.manifest.limits.max_target_tokens)
+            _check_row(f"{_GIVEN}[{index}]", row, source, most_rows)
         _check_once(_GIVEN, [row.target_token for row in given], _said_twice)
         rows = {row.target_token: _weights(row, source, masked) for row in given}
         every_row = rows.pop(None, None)
@@ -219,15 +224,17 @@ def _exchanged(
 ) -> tuple[str, list[tuple[int, int]]]:
     """Return ``text`` with ``replacement`` in the place of ``word``, and where all words are then.
 
-    Nothing in its place takes the white space after the word away too; or that before it, where a mark or the end of
-    the text follows.
+    Nothing in its place takes one of the white spaces around the word away too, so that its neighbors stay as far apart
+    as they were; that before it, where a mark or the end of the text follows. Neighbors that it kept apart get a space.
     """
     start, end = places[word]
     before, after = text[:start], text[end:]
-    if not replacement and after[:1].isspace():
+    if not replacement and after[:1].isspace() and (not before or before[-1].isspace()):
         after = after.lstrip()
     elif not replacement and not after[:1].isalnum():
         before = before.rstrip()
+    elif not replacement and before[-1:].isalnum():
+        before += " "
     start, shift = len(before), len(before) + len(replacement) + len(after) - len(text)
     moved = [(begin + shift, finish + shift) for begin, finish in places[word + 1 :]]
     return before + replacement + after, [*places[:word], (start, start + len(replacement)), *moved]
@@ -283,6 +290,11 @@ def _weights(row: GivenRow, source: TokenizedText, masked: Bool[np.ndarray, "sou
     return np.asarray(weights / weights.sum())
 
 
+def _check_count(field: str, count: int, most: int, why: str) -> None:
+    if count > most:
+        raise OptionOutOfRange(field, f"{field} has {count} items; allowed is up to {most}: {why}")
+
+
 def _check_word(field: str, word: int, count: int) -> None:
     if not 0 <= word < count:
         raise OptionOutOfRange(
@@ -291,9 +303,11 @@ def _check_word(field: str, word: int, count: int) -> None:
 
 
 def _check_once(field: str, values: Sequence[int | None], say: Callable[[int | None], str]) -> None:
+    seen: set[int | None] = set()
     for index, value in enumerate(values):
-        if value in values[:index]:
+        if value in seen:
             raise OptionOutOfRange(f"{field}[{index}]", f"{say(value)}; say it once")
+        seen.add(value)
 
 
 def _said_twice(target_token: int | None) -> str:

@@ -5,7 +5,7 @@ JSON is protobuf's own mapping. No error repeats a value of the caller's, for it
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, TypeVar
 
 from google.protobuf import empty_pb2, json_format
@@ -14,9 +14,11 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from service.errors import InvalidRequest, MessageInvalid, TextInvalid, UnknownEnumValue
+from service.errors import InvalidRequest, MessageInvalid, OptionOutOfRange, TextInvalid, UnknownEnumValue
 
 Request = TypeVar("Request", bound=Message)
+
+MOST_ITEMS = 4096  # of a list; looking through one that fills a request would hold up every other caller
 
 _LENGTH_DELIMITED = 2  # wire type of strings and messages
 _SHOWN_KEY = 64  # characters of a key of the caller's that an error repeats
@@ -47,7 +49,7 @@ def parse(request_type: type[Request], payload: bytes) -> Request:
         if field is None:
             raise MessageInvalid("", f"the bytes are not a message of type {name}") from None
         raise TextInvalid(field, f"{field} is not valid UTF-8; convert the text before sending it") from None
-    _refuse_unknown_enums(request)
+    _check_lists_and_enums(request)
     return request
 
 
@@ -68,10 +70,11 @@ def parse_json(request_type: type[Request], payload: bytes) -> Request:
         raise MessageInvalid("", f"the body is not JSON{place}; send one object, and no key twice in it") from None
     if not isinstance(fields, dict):
         raise MessageInvalid("", "the body is JSON, but not an object")
+    _check_shape(request_type.DESCRIPTOR, fields)
     request: Request = request_type()
     if not _read_into(request, fields):
         raise _fault(request_type, fields, "")
-    _refuse_unknown_enums(request)
+    _check_lists_and_enums(request)
     return request
 
 
@@ -120,9 +123,7 @@ def _fault_of_field(kind: type[Message], field: FieldDescriptor, value: Any, nam
         index = next(index for index, item in enumerate(value) if not _read_into(kind(), {field.name: [item]}))
         value, name = value[index], f"{name}[{index}]"
     if field.type == FieldDescriptor.TYPE_MESSAGE:
-        if isinstance(value, dict):
-            return _fault(GetMessageClass(field.message_type), value, f"{name}.")
-        return MessageInvalid(name, f"{name} is not an object")
+        return _fault(GetMessageClass(field.message_type), value, f"{name}.")
     if field.type == FieldDescriptor.TYPE_ENUM:
         return UnknownEnumValue(name, f"{name} is unknown; known values are {_names(field)}")
     if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
@@ -134,19 +135,17 @@ def _names(field: FieldDescriptor) -> str:
     return ", ".join(value.name for value in field.enum_type.values)
 
 
-def _refuse_unknown_enums(request: Message) -> None:
-    for path, number, field in _unknown_enums(request):
-        raise UnknownEnumValue(path, f"{path} is {number}; known values are {_names(field)}")
-
-
 def _fields_not_utf8(payload: bytes, descriptor: Descriptor, path: str = "") -> Iterator[str]:
-    """Yield the paths of the strings in ``payload`` that are not UTF-8, in order.
+    """Yield the paths of the strings in ``payload`` that are not UTF-8, in order; none of a part that is too long.
 
     Raises:
         DecodeError: The bytes are no message at all.
     """
     seen: Counter[str] = Counter()
-    for part in UnknownFieldSet(empty_pb2.Empty.FromString(payload)):
+    parts = UnknownFieldSet(empty_pb2.Empty.FromString(payload))
+    if len(parts) > MOST_ITEMS:
+        return
+    for part in parts:
         field = descriptor.fields_by_number.get(part.field_number)
         if field is None or part.wire_type != _LENGTH_DELIMITED:
             continue
@@ -161,13 +160,55 @@ def _fields_not_utf8(payload: bytes, descriptor: Descriptor, path: str = "") -> 
                 yield name
 
 
-def _unknown_enums(message: Message, path: str = "") -> Iterator[tuple[str, int, FieldDescriptor]]:
-    """Yield path, number and field of every enum that holds a number it does not have."""
+def _check_shape(descriptor: Descriptor, fields: dict[str, Any], path: str = "") -> None:
+    """Refuse lists in JSON that are too long, and what protobuf would read as an empty message though it is no object.
+
+    Raises:
+        OptionOutOfRange: A list is too long.
+        MessageInvalid: There is something else where an object must be.
+    """
+    for key, value in fields.items():
+        field = descriptor.fields_by_name.get(key) or descriptor.fields_by_camelcase_name.get(key)
+        if field is None or value is None or (field.is_repeated and not isinstance(value, list)):
+            continue  # unset, or refused where it is read
+        name = f"{path}{field.name}"
+        if field.is_repeated:
+            _check_length(name, value)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for where, item in _items(field, value, name):
+                if not isinstance(item, dict):
+                    raise MessageInvalid(where, f"{where} is not an object")
+                _check_shape(field.message_type, item, f"{where}.")
+
+
+def _check_lists_and_enums(message: Message, path: str = "") -> None:
+    """Refuse lists that are too long, and enums that hold a number that they do not have.
+
+    Raises:
+        OptionOutOfRange: A list is too long.
+        UnknownEnumValue: An enum holds such a number.
+    """
     for field, value in message.ListFields():
-        values = list(value) if field.is_repeated else [value]
-        for index, item in enumerate(values):
-            name = f"{path}{field.name}[{index}]" if field.is_repeated else f"{path}{field.name}"
-            if field.type == FieldDescriptor.TYPE_MESSAGE:
-                yield from _unknown_enums(item, f"{name}.")
-            elif field.type == FieldDescriptor.TYPE_ENUM and item not in field.enum_type.values_by_number:
-                yield name, item, field
+        name = f"{path}{field.name}"
+        if field.is_repeated:
+            _check_length(name, value)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for where, item in _items(field, value, name):
+                _check_lists_and_enums(item, f"{where}.")
+        elif field.type == FieldDescriptor.TYPE_ENUM:
+            for where, number in _items(field, value, name):
+                if number not in field.enum_type.values_by_number:
+                    raise UnknownEnumValue(where, f"{where} is {number}; known values are {_names(field)}")
+
+
+def _check_length(name: str, items: Sized) -> None:
+    if len(items) > MOST_ITEMS:
+        raise OptionOutOfRange(name, f"{name} has {len(items)} items; allowed is up to {MOST_ITEMS}")
+
+
+def _items(field: FieldDescriptor, value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of what stands in a field: the items of a list, or its only value."""
+    if field.is_repeated:
+        yield from ((f"{name}[{index}]", item) for index, item in enumerate(value))
+    else:
+        yield name, value

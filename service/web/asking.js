@@ -2,8 +2,8 @@
 
 import { keepLink, readLink } from "./link.js";
 import { drawMatrix, drawShowOptions, look } from "./matrix.js";
-import { announce, draw, drawCard, drawFailure, drawSubmit, drawWhatIfPanel, show } from "./page.js";
-import { groupOf, readWhatIf, TERMS } from "./reading.js";
+import { announce, draw, drawCard, drawFailure, drawQuestion, drawWhatIfPanel, show } from "./page.js";
+import { readWhatIf, termsWithout } from "./reading.js";
 import { call, CallFailed, stop } from "./service.js";
 import { $, state } from "./state.js";
 import { say } from "./text.js";
@@ -30,7 +30,7 @@ async function ask(channel, path, request) {
 function busy(more) {
   state.working += more;
   document.body.setAttribute("aria-busy", String(state.working > 0));
-  drawSubmit();
+  drawQuestion();
 }
 
 /** Ask what can be asked. */
@@ -92,7 +92,7 @@ async function runWhatIf(group = null) {
 /** What can be asked of a word. */
 export const wordActions = {
   check(group) {
-    state.change = { ...UNCHANGED, kept: TERMS.filter((term) => groupOf(term) !== group) };
+    state.change = { ...UNCHANGED, kept: termsWithout(group) };
     runWhatIf(group);
   },
   hide(index) {
@@ -118,6 +118,7 @@ export const wordActions = {
   goOn(target) {
     $("own").open = true;
     $("target").value = target;
+    $("target").focus();
     submit();
   },
 };
@@ -125,12 +126,12 @@ export const wordActions = {
 /** What can be done in the what-if panel. */
 export const whatIfActions = {
   edit(more) {
-    const focused = document.activeElement;
-    const attributes = focused.closest("#what-if") ? [...focused.attributes] : [];
-    const same = attributes.find(({ name }) => name.startsWith("data-") || name === "id");
     state.change = { ...state.change, ...more };
     drawWhatIfPanel();
-    if (same) $("what-if").querySelector(`[${same.name}="${same.value}"]`)?.focus();
+  },
+  /** Take a replacement as it is typed; drawing anew what is typed in would lose the caret, and Enter. */
+  type(text) {
+    state.change = { ...state.change, replaced: { ...state.change.replaced, text } };
   },
   run: () => runWhatIf(),
   reset() {

@@ -47,6 +47,15 @@ function furnished(element, properties, children) {
   return element;
 }
 
+/** Replace what a section holds; the focus stays on what has the same id or the same data attribute there. */
+export function refill(section, ...children) {
+  const focused = document.activeElement;
+  const attributes = section.contains(focused) ? [...focused.attributes] : [];
+  const same = attributes.find(({ name }) => name.startsWith("data-") || name === "id");
+  section.replaceChildren(...children);
+  if (same) section.querySelector(`[${same.name}="${same.value}"]`)?.focus({ preventScroll: true });
+}
+
 const box = (x, y, width, height, fill) => ({ kind: "box", x, y, width, height, fill });
 const label = (x, y, text, more = {}) => ({
   kind: "label",

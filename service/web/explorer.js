@@ -5,7 +5,7 @@ import { h } from "./drawing.js";
 import { light, neighborOf, spokenWord } from "./edition.js";
 import { keepLink, readLink } from "./link.js";
 import { drawMatrix, listenToMatrix } from "./matrix.js";
-import { announce, draw, drawPair, drawPlace, drawStatic, drawSubmit, show } from "./page.js";
+import { announce, draw, drawPair, drawPlace, drawQuestion, drawStatic, show } from "./page.js";
 import { stop } from "./service.js";
 import { $, embedded, preference, state } from "./state.js";
 import { LANGUAGES, say, speak, spoken } from "./text.js";
@@ -95,8 +95,11 @@ function listenToForm() {
   $("ask").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit();
   });
-  $("ask").addEventListener("input", () => stop("explain"));
-  $("own").addEventListener("toggle", drawSubmit);
+  $("ask").addEventListener("input", () => {
+    stop("explain");
+    drawQuestion();
+  });
+  $("own").addEventListener("toggle", drawQuestion);
   $("own-again").addEventListener("click", () => {
     $("own").open = false;
     submit();

@@ -50,7 +50,7 @@ function changeOf(written) {
   try {
     const { kept, masked, replaced, given } = JSON.parse(written);
     const isWhole = [
-      kept.every((term) => TERMS.includes(term)),
+      kept.length > 0 && kept.every((term) => TERMS.includes(term)),
       masked.every(isIndex),
       replaced === null || (isIndex(replaced.word) && typeof replaced.text === "string"),
       given === null || [given.target, given.source].every((index) => index === null || isIndex(index)),

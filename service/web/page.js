@@ -6,7 +6,7 @@ import { drawCross, drawMatrix, drawShowOptions, views } from "./matrix.js";
 import { drawComponents, drawShares } from "./parts.js";
 import { notesOf, readExplanation } from "./reading.js";
 import { $, embedded, state } from "./state.js";
-import { figure, knows, languageName, say, sayAll } from "./text.js";
+import { figure, knows, languageName, quoted, say, sayAll } from "./text.js";
 import { drawWhatIf } from "./what-if.js";
 import { drawWord } from "./word.js";
 
@@ -49,14 +49,15 @@ export function drawStatic() {
   $("language").setAttribute("aria-label", say("languageLabel"));
   $("link").title = say("linkHelp");
   $("centered-label").title = say("centeredHelp");
-  drawSubmit();
+  drawQuestion();
   drawPair();
 }
 
-/** Draw the button that asks, and the one that leads back from a given translation. */
-export function drawSubmit() {
+/** Draw what stands by the question: the button that asks, the way back from a given translation, the note on lines. */
+export function drawQuestion() {
   $("submit").textContent = say(state.working ? "working" : $("own").open ? "explainTarget" : "translate");
   $("own-again").hidden = !state.explanation?.forced;
+  $("lines").hidden = !$("text").value.trim().includes("\n");
 }
 
 /** Draw the languages of the model. */
@@ -76,7 +77,7 @@ function noteText({ kind, message, side, words, positions, read }) {
   const text = side === "source" ? source : hypothesis.text;
   const names = words.map((word) => text.words[word].text);
   if (!positions.length || positions.some((position) => position >= text.pieces.length)) names.push(say("end"));
-  return say(key, { word: names.join("”, “"), read: [...new Set(read)].join("”, “") });
+  return say(key, { words: quoted(names), read: quoted([...new Set(read)]) });
 }
 
 /** Draw what depends on the chosen word. */

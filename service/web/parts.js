@@ -1,6 +1,6 @@
 /** The attention taken apart: nine stamps, nine shares, the curves of the temporal component. */
 
-import { curves, h, stamp } from "./drawing.js";
+import { curves, h, refill, stamp } from "./drawing.js";
 import {
   byGroup,
   byWords,
@@ -47,7 +47,8 @@ export function drawNine(section, explanation, view, choose) {
       choose,
     });
   const rows = COMPONENTS.map((encoder) => [head(encoder), ...COMPONENTS.map((decoder) => cell(encoder, decoder))]);
-  section.replaceChildren(
+  refill(
+    section,
     h("h2", { id: "nine-title" }, say("nine")),
     h("p", { class: "help" }, say("nineHelp")),
     h("div", { class: "nine" }, h("span"), COMPONENTS.map(head), rows.flat()),

@@ -30,6 +30,9 @@ export function groupOf(term) {
 /** The terms of a group. */
 export const termsOf = (group) => TERMS.filter((term) => groupOf(term) === group);
 
+/** The terms that stay when a group is left out. */
+export const termsWithout = (group) => TERMS.filter((term) => groupOf(term) !== group);
+
 /** A Matrix of the wire, packed or listed, as rows. */
 export function rowsOf(matrix) {
   const { rows = 0, columns = 0, packedFloat32, values = [] } = matrix ?? {};

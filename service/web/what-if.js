@@ -1,8 +1,8 @@
 /** The what-if panel: a form that says what to change, and what became of the translation. */
 
 import { drawComparison } from "./edition.js";
-import { h } from "./drawing.js";
-import { changeOfWord, COMPONENTS, TERMS, termKey } from "./reading.js";
+import { h, refill } from "./drawing.js";
+import { changeOfWord, COMPONENTS, GROUPS, TERMS, termKey, termsWithout } from "./reading.js";
 import { termName } from "./parts.js";
 import { figure, percent, say, times } from "./text.js";
 
@@ -16,8 +16,9 @@ const PRESETS = {
   presetMeaning: ["input_driven.input_driven"],
   presetNoPosition: without("temporal"),
   presetNoMeaning: without("input_driven"),
-  presetNoContext: without("delta"),
+  ...Object.fromEntries(GROUPS.map((group) => [group, termsWithout(group)])),
 };
+const presetName = (name) => (GROUPS.includes(name) ? say("leaveOut", { group: say(name) }) : say(name));
 
 /** A change as an Intervention of the wire. */
 export function interventionOf(change, { text }) {
@@ -35,9 +36,11 @@ function rowsGiven({ target, source }, text) {
   return (text.words[target]?.pieces ?? []).map((piece) => ({ targetToken: piece, ...attention }));
 }
 
-/** Draw the form for `change` and, where there is one, the answer. `act` has edit, run, reset and show. */
+/** Draw the form for `change` and, where there is one, the answer. `act` has edit, type, run, reset and show. */
 export function drawWhatIf(section, explanation, { change, whatIf }, act) {
-  section.replaceChildren(
+  const nothingKept = !change.kept.length;
+  refill(
+    section,
     h("h2", { id: "what-if-title" }, say("whatIf")),
     h("p", { class: "help" }, say("whatIfHelp")),
     explanation.forced ? h("p", { class: "help" }, say("whatIfOwn")) : "",
@@ -49,15 +52,16 @@ export function drawWhatIf(section, explanation, { change, whatIf }, act) {
         { class: "changes" },
         keep(change, act.edit),
         hide(change, explanation, act.edit),
-        replace(change, explanation, act.edit),
+        replace(change, explanation, act),
         give(change, explanation, act.edit),
       ),
       h(
         "p",
         { class: "actions" },
-        h("button", { type: "submit", id: "run-what-if" }, say("run")),
+        h("button", { type: "submit", id: "run-what-if", disabled: nothingKept }, say("run")),
         " ",
         h("button", { type: "button", class: "plain", id: "reset-what-if", click: act.reset }, say("reset")),
+        nothingKept ? h("span", { class: "help" }, say("keepSome")) : null,
       ),
     ),
     h("div", { id: "what-if-result", role: "status" }, whatIf ? result(whatIf, act.show) : null),
@@ -80,7 +84,7 @@ function keep({ kept }, edit) {
         "aria-pressed": String(same(terms)),
         click: () => edit({ kept: terms }),
       },
-      say(name),
+      presetName(name),
     );
   const box = (term) => {
     const toggle = (event) =>
@@ -133,7 +137,7 @@ function options(pairs, chosen) {
   return pairs.map(([value, name]) => h("option", { value, selected: value === chosen }, name));
 }
 
-function replace({ replaced }, { source }, edit) {
+function replace({ replaced }, { source }, act) {
   const words = [["", say("replaceNone")], ...source.words.map((word, index) => [String(index), word.text])];
   const input = h("input", {
     id: "replacement",
@@ -141,11 +145,11 @@ function replace({ replaced }, { source }, edit) {
     dir: "auto",
     "aria-label": say("replaceWith"),
     disabled: !replaced,
+    input: () => act.type(input.value),
   });
-  input.addEventListener("change", () => edit({ replaced: { ...replaced, text: input.value } }));
   const chosen = (event) =>
-    edit({
-      replaced: event.target.value === "" ? null : { word: Number(event.target.value), text: replaced?.text ?? "" },
+    act.edit({
+      replaced: event.target.value === "" ? null : { word: Number(event.target.value), text: input.value },
     });
   const select = h(
     "select",

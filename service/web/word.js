@@ -1,6 +1,6 @@
 /** The card of one word: how sure, drawn from what, placed by what, and what else could stand there. */
 
-import { h } from "./drawing.js";
+import { h, refill } from "./drawing.js";
 import {
   byGroup,
   changeOfWord,
@@ -48,12 +48,13 @@ function bars(rows) {
  */
 export function drawWord(section, explanation, place, answers, actions) {
   const title = h("h2", { id: "word-title" }, say("word"));
-  if (!place) return section.replaceChildren(title, h("p", { class: "help" }, say("wordEmpty")));
+  if (!place) return refill(section, title, h("p", { class: "help" }, say("wordEmpty")));
   const parts =
     place.side === "target"
       ? targetParts(explanation, place.index, answers, actions)
       : sourceParts(explanation, place.index, actions);
-  section.replaceChildren(
+  refill(
+    section,
     title,
     ...heading(explanation, place),
     ...parts.flat().filter(Boolean),
@@ -87,8 +88,8 @@ function targetParts(explanation, index, answers, actions) {
 
 function sourceParts(explanation, index, actions) {
   const names = explanation.hypothesis.text.words.map((word) => word.text);
-  const ask =
-    actions && h("button", { type: "button", click: () => actions.hide(index) }, `${say("whatIf")}: ${say("hide")}`);
+  const hide = { type: "button", "data-act": "hide", click: () => actions.hide(index) };
+  const ask = actions && h("button", hide, `${say("whatIf")}: ${say("hide")}`);
   return [h("h3", {}, say("feeds")), ...drawnFrom(explanation, "source", index, names, say("unalignedSource")), ask];
 }
 
@@ -123,6 +124,7 @@ function verdict(explanation, index, answers, actions) {
   return [
     said,
     bars(rows),
+    rowsOfWord(explanation, index).includes(0) ? h("p", { class: "help" }, say("firstWord")) : null,
     h("p", { class: "help" }, say("caveat")),
     ...check(explanation, index, kind, answers, actions),
   ];
@@ -136,9 +138,13 @@ function check(explanation, index, kind, answers, actions) {
     h(
       "button",
       { type: "button", "data-check": group, click: () => actions.check(group) },
-      say("check", { group: say(group) }),
+      say("check", { part: say("leaveOut", { group: say(group) }) }),
     );
-  return [h("p", { class: "checks" }, wanted.map(button)), answers.group ? checked(explanation, index, answers) : null];
+  return [
+    h("p", { class: "help" }, say("checkHelp")),
+    h("p", { class: "checks" }, wanted.map(button)),
+    answers.group ? checked(explanation, index, answers) : null,
+  ];
 }
 
 function checked(explanation, index, { whatIf, group }) {
@@ -163,23 +169,30 @@ function alternatives(explanation, index, answers, actions) {
   if (!actions) return [];
   const ask = h(
     "button",
-    { type: "button", id: "ask-alternatives", click: () => actions.alternatives(index) },
+    { type: "button", "data-act": "alternatives", click: () => actions.alternatives(index) },
     say("alternatives"),
   );
   if (!answers.alternatives) return [h("p", {}, ask)];
-  const word = explanation.hypothesis.text.words[index].text;
-  const item = (each) => alternative(each, word, index, actions);
+  const { text, wordProbabilities } = explanation.hypothesis;
+  const word = text.words[index].text;
+  const item = (each, place) => alternative(each, place, word, index, actions);
+  const listed = answers.alternatives.some((each) => each.text === word);
   return [
-    h("h3", {}, say("alternativesTitle", { word })),
+    h("h3", { "data-act": "alternatives", tabindex: -1 }, say("alternativesTitle", { word })),
     h("p", { class: "help" }, say("alternativesHelp")),
-    h("ul", { class: "alternatives" }, answers.alternatives.map(item)),
+    h(
+      "ul",
+      { class: "alternatives" },
+      listed ? null : choice(word, wordProbabilities[index], say("itselfWhole")),
+      answers.alternatives.map(item),
+    ),
     ...(answers.contrast ? contrast(explanation, answers.contrast) : []),
   ];
 }
 
-function alternative({ text = "", logProbability = 0, hypothesis }, word, index, actions) {
+function alternative({ text = "", logProbability = 0, hypothesis }, place, word, index, actions) {
   const probability = Math.exp(logProbability);
-  const own = text === word;
+  if (text === word) return choice(text, probability, say("itself"));
   const goOn = h(
     "button",
     {
@@ -195,19 +208,26 @@ function alternative({ text = "", logProbability = 0, hypothesis }, word, index,
     {
       type: "button",
       class: "plain",
+      "data-why": place,
       "aria-label": say("whyNotLabel", { word, other: text }),
       click: () => actions.contrast(index, text),
     },
     say("whyNot"),
   );
+  const would = h("span", { class: "would help", dir: "auto" }, hypothesis.text);
+  return choice(text || say("theEnd"), probability, text ? [goOn, " ", whyNot] : goOn, would);
+}
+
+/** One line of what could stand here. */
+function choice(name, probability, does, would = null) {
   return h(
     "li",
     {},
-    h("span", { class: "name", dir: "auto" }, text || say("theEnd")),
+    h("span", { class: "name", dir: "auto" }, name),
     bar(probability),
     h("span", { class: "told" }, percent(probability)),
-    h("span", { class: "does" }, own ? say("itself") : [goOn, text ? [" ", whyNot] : null].flat()),
-    h("span", { class: "would help", dir: "auto" }, own ? "" : hypothesis.text),
+    h("span", { class: "does" }, does),
+    would,
   );
 }
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from bundle import manifest as manifests
-from bundle.alignment import links
+from bundle.alignment import CONFIDENT, links
 from bundle.symmetrization import RULES, symmetrized
 from service.__main__ import loaded
 from service.client import array
@@ -72,8 +72,11 @@ async def test_links_come_from_the_posterior_unless_attention_is_asked_for(trans
     assert (plain.evidence, attention.evidence) == ("posterior", "attention")
     assert plain.posterior_word_matrix is not None and plain.posterior_piece_weights is not None
     words = len(plain.unaligned_target) + len({target for target, _, _ in plain.links})
-    for alignment, matrix in ((plain, plain.posterior_word_matrix), (attention, attention.word_matrix)):
-        np.testing.assert_allclose(alignment.links, links(matrix, words), atol=1e-6)
+    assert (plain.method, attention.method) == ("threshold", "argmax")
+    ways = ((plain, plain.posterior_word_matrix, CONFIDENT), (attention, attention.word_matrix, None))
+    for alignment, matrix, threshold in ways:
+        expected = np.reshape(links(matrix, words, threshold), (-1, 3))
+        np.testing.assert_allclose(np.reshape(alignment.links, (-1, 3)), expected, atol=1e-6)
     np.testing.assert_array_equal(plain.word_matrix, attention.word_matrix)
     np.testing.assert_allclose(plain.posterior_piece_weights.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(plain.posterior_piece_weights[-1], plain.piece_weights[-1])
@@ -188,6 +191,29 @@ async def test_what_the_reverse_model_cannot_read_is_refused_as_the_method(
         assert refused.value.field == "alignment_options.method"
         with pytest.raises(TargetEmpty):
             await aligned(model.translator, " ", alignment_method="union")
+
+
+async def test_a_text_that_the_reverse_model_cannot_take_fails_alone(bundle: Path, tmp_path: Path) -> None:
+    short = TinyBundle(hidden=16, with_tables=False, with_posterior=True).write(tmp_path / "short")
+    manifest = manifests.read(short)
+    limits = replace(manifest.limits, max_target_tokens=6)
+    manifests.write(
+        short, replace(manifest, bundle_id="short", source_language="fr", target_language="en", limits=limits)
+    )
+    request = pb.TranslateRequest(
+        texts=["house", TEXT],
+        alignment=pb.ALIGNMENT_DETAIL_WORDS,
+        alignment_options=pb.AlignmentOptions(method=pb.ALIGNMENT_METHOD_UNION),
+        options=pb.DecodingOptions(max_target_tokens=4, num_hypotheses=2),
+    )
+    async with (
+        served(bundle, reverse_bundle=short, queue_capacity=2) as running,
+        grpc.aio.insecure_channel(running.address) as channel,
+    ):
+        reply = await pb_grpc.TranslationServiceStub(channel).Translate(request)
+    taken, refused = reply.results
+    assert taken.translation.hypotheses[0].alignment.HasField("reverse_word_weights")
+    assert "the reverse model cannot align this pair" in refused.error.message
 
 
 async def test_a_bundle_that_is_no_reverse_is_refused_with_every_reason(bundle: Path, tmp_path: Path) -> None:

@@ -196,6 +196,23 @@ async def test_a_target_with_words_outside_the_vocabulary_can_be_asked_about(com
     assert all("\u2047" not in alternative.text for alternative in found.alternatives)
 
 
+async def test_an_unknown_word_of_the_beginning_lets_the_model_write_no_other(translator: Translator) -> None:
+    """That a ban holds after the prefix alone is told by the tests of the search."""
+    prepared, unknown = await translator.prepare(TEXT, None, OPTIONS), translator.manifest.special_ids.unk
+    search = translator.begun(prepared, (unknown, 7), "target").job.options
+    assert (search.forced_prefix, search.banned_token_ids) == ((unknown, 7), (unknown,))
+
+
+async def test_a_queue_of_one_place_is_enough_for_one_call(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> None:
+    scheduler = Scheduler(engine, Limits(queue_capacity=1), metrics)
+    translator = Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
+    comparer = Comparer(translator, None, metrics)
+    for target in (TARGET, None):
+        assert (await comparer.contrast(Question(TEXT, target, OPTIONS, 0), "maison")).log_probability_difference
+        assert len((await comparer.alternatives(Question(TEXT, target, OPTIONS, 0), 5)).alternatives) == 5
+    await scheduler.close()
+
+
 async def test_without_tables_words_are_compared_without_shares(translator: Translator, metrics: Metrics) -> None:
     contrast = await Comparer(translator, None, metrics).contrast(Question(TEXT, TARGET, OPTIONS, 8), "frère")
     assert contrast.chosen.shares is None and contrast.share_differences is None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.translation import TranslationOptions
 from tests.service.edge import ROOT, ServiceProcess, service_process
 from tests.service.test_command import SENTENCE, command, environment
 
@@ -63,11 +64,18 @@ def test_a_threshold_draws_more_links_the_lower_it_is(explain: Run) -> None:
     assert len(named.split()) == counts[0]
 
 
+def test_the_terminal_says_which_links_were_drawn_and_how(explain: Run) -> None:
+    for arguments in ((), ("--threshold", "0.02"), ("--method", "argmax", "--evidence", "attention")):
+        said = told(explain, *arguments).partition("links, source-target, by ")[2].partition("\n\n")[0]
+        how, _, links = " ".join(said.split()).partition(": ")
+        assert links == told(explain, *arguments, "--pharaoh").strip()
+    assert how == "argmax from attention"
+
+
 def test_any_hypothesis_of_the_n_best_can_be_explained(explain: Run) -> None:
     texts = [json.loads(told(explain, "--hypothesis", str(index), "--json"))["hypothesis"]["text"] for index in (0, 1)]
     assert texts[0] != texts[1]
-    refused = explain("--hypothesis", "4")
-    assert refused.returncode == 1 and b"num_hypotheses" in refused.stderr
+    assert told(explain, "--hypothesis", "5", "--beam-size", "6", "--pharaoh")
 
 
 def test_a_figure_is_written_and_nothing_printed(explain: Run, tmp_path: Path) -> None:
@@ -90,6 +98,9 @@ def test_a_figure_is_written_and_nothing_printed(explain: Run, tmp_path: Path) -
         (("--format", "tsv", "--json"), "one of"),
         (("--format", "xml"), "tsv"),
         (("--hypothesis", "-1"), "hypothesis"),
+        (("--hypothesis", "40"), f"--hypothesis is 40; with --beam-size {TranslationOptions().beam_size} allowed is 0"),
+        (("--hypothesis", "2", "--beam-size", "2"), "0 to 1, and --beam-size may be up to 16"),
+        (("--hypothesis", "1", "--target", "La maison."), "leave it out"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_allowed(explain: Run, arguments: tuple[str, ...], words: str) -> None:
@@ -102,7 +113,7 @@ def test_a_folder_that_is_not_there_is_one_line_and_exit_code_2(explain: Run, tm
     result = explain("--figure", str(tmp_path / "no" / "out.svg"))
     assert result.returncode == 2
     (line,) = result.stderr.decode().splitlines()
-    assert "No such file" in line
+    assert line.endswith("out.svg cannot be written: No such file or directory")
 
 
 def test_a_character_without_a_font_is_one_line_and_exit_code_2(explain: Run, tmp_path: Path) -> None:

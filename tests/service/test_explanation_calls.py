@@ -178,11 +178,14 @@ async def test_everything_can_be_computed_again_from_the_states(tiny_bundle: Pat
     assert distances == pytest.approx(expected, abs=1e-5)
 
 
-async def test_sixty_words_by_sixty_stay_under_a_quarter_of_a_megabyte() -> None:
+@pytest.mark.parametrize("longest", [False, True])
+async def test_sixty_tokens_by_sixty_stay_under_a_quarter_of_a_megabyte(longest: bool) -> None:
     tokenizer = Tokenizer(EMBEDDED_BUNDLE / "tokenizer.model")
     spelled = (tokenizer.piece(token_id) for token_id in range(tokenizer.vocabulary_size))
     words = [piece[1:] for piece in spelled if piece.startswith("\u2581") and piece[1:].isalpha() and len(piece) > 6]
     words = [word for word in words if len(tokenizer.encode_ids(word)) == 1]
+    if longest:
+        words = [max(words, key=len)] * 118
     text, target = " ".join(words[:59]), " ".join(words[59:118])
     async with served(EMBEDDED_BUNDLE) as running, Client(running.address) as client:
         reply = await client.explain(pb.ExplainRequest(text=text, target=target))
@@ -239,6 +242,11 @@ async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, str]:
             "OPTION_OUT_OF_RANGE",
             "alignment_options.threshold",
         ),
+        (
+            pb.ExplainRequest(text=SENTENCE, hypothesis_index=0, options=pb.DecodingOptions(num_hypotheses=0)),
+            "OPTION_OUT_OF_RANGE",
+            "options.num_hypotheses",
+        ),
     ],
 )
 async def test_what_cannot_be_explained_is_refused(client: Client, request_: Any, reason: str, field: str) -> None:
@@ -256,6 +264,13 @@ async def test_every_explaining_call_is_for_a_loaded_model_and_one_translation(c
     assert (await refusal(call(kind(text=SENTENCE, source_language_code="fr"))))[1] == "LANGUAGE_PAIR_NOT_FOUND"
     two = kind(text=SENTENCE, options=pb.DecodingOptions(num_hypotheses=2))
     assert (await refusal(call(two)))[1:] == ("OPTION_OUT_OF_RANGE", "options.num_hypotheses")
+
+
+@pytest.mark.parametrize("kind", [pb.ContrastRequest, pb.ListAlternativesRequest])
+async def test_a_given_target_is_begun_by_no_prefix(client: Client, kind: Any) -> None:
+    call = {pb.ContrastRequest: client.contrast, pb.ListAlternativesRequest: client.list_alternatives}[kind]
+    request = kind(text=SENTENCE, target="La maison.", options=pb.DecodingOptions(forced_prefix="Le"))
+    assert (await refusal(call(request)))[1:] == ("OPTION_OUT_OF_RANGE", "options.forced_prefix")
 
 
 async def test_alignments_can_be_drawn_by_threshold_and_not_in_both_directions_without_a_reverse_model(

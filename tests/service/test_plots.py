@@ -1,6 +1,7 @@
 """Figures read back: an SVG as XML, a PNG as pixels; the paper's convention is x source, y target, 0 black, 1 white."""
 
 import re
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -100,7 +101,30 @@ def test_the_nine_terms_share_one_scale_with_0_in_its_middle(tmp_path: Path) -> 
     assert min(lightness[4]) > 3 * 235, "a term near 0 is near white beside larger ones"
     darkest = np.unravel_index(np.argmin(lightness), values.shape)
     assert np.abs(values[darkest]) == pytest.approx(np.abs(values).max(), rel=0.05)
-    assert {"temporal × temporal", "delta × input-driven"} <= {name.rsplit("  ", 1)[0] for name in labels(root)}
+    assert {"temporal × temporal", "delta × input-driven"} <= labels(root).keys()
+
+
+@pytest.mark.parametrize("count", [1, 5, 11, 40])
+def test_titles_of_terms_overlap_nothing_in_a_sentence_of_any_length(count: int) -> None:
+    words = [f"word{index}" for index in range(count)]
+    figure = PLOTS["terms"](explanation(words, words))
+    figure.draw_without_rendering()
+    *panels, scale = figure.axes
+    boxes = [box for axes in panels for box in (axes.xaxis.label.get_window_extent(), axes.bbox)]
+    boxes += [axes.get_xticklabels()[0].get_window_extent() for axes in panels[:3]]
+    assert (around := scale.get_tightbbox())
+    boxes.append(around)
+    assert len(boxes) == 22
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_the_colors_of_shares_have_a_legend() -> None:
+    whole, rows = PLOTS["shares"](explanation(SOURCE, TARGET)).axes
+    names = [name.get_text() for name in whole.get_yticklabels()]
+    legend = rows.get_legend()
+    assert legend and [text.get_text() for text in legend.get_texts()] == names
+    drawn = [handle.get_facecolor() for handle in legend.get_patches()]
+    assert drawn == [bar.get_facecolor() for bar in whole.patches]
 
 
 def test_shares_name_every_term_and_every_row(tmp_path: Path) -> None:

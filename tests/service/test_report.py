@@ -112,6 +112,15 @@ def test_without_javascript_it_is_a_table_of_every_sentence(tmp_path: Path) -> N
     assert median[0] == "median" and len(median) == 7
 
 
+@pytest.mark.parametrize(
+    ("probability", "shown"), [(0.004, "<1 %"), (0.0051, "1 %"), (0.0, "0 %"), (0.996, "100 %"), (0.5, "50 %")]
+)
+def test_a_small_probability_is_not_said_to_be_none(tmp_path: Path, probability: float, shown: str) -> None:
+    response = explanation(["one"], ["un"])
+    response.hypothesis.word_log_probabilities[:] = [math.log(probability) if probability else -math.inf]
+    assert Page(page_of(tmp_path, response)).rows[1][3] == shown
+
+
 def test_no_text_becomes_markup_and_records_survive(tmp_path: Path) -> None:
     text = page_of(tmp_path, explanation(HOSTILE, HOSTILE[::-1]), title="<i>&.txt")
     page = Page(text)
@@ -149,8 +158,10 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told_before_the_work_begins(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), report_into(tmp_path / "no" / "report.html", "file.txt"):
+    file = tmp_path / "no" / "report.html"
+    with pytest.raises(FileNotFoundError) as raised, report_into(file, "file.txt"):
         pytest.fail("the work began")
+    assert str(raised.value) == f"{file} cannot be written: No such file or directory"
 
 
 def test_the_same_explanations_make_the_same_page(tmp_path: Path) -> None:

@@ -69,6 +69,28 @@ def test_translations_may_stand_in_a_file_of_their_own(report: Run, tmp_path: Pa
     assert wrong.returncode == 2 and b"1 lines" in wrong.stderr and b"2" in wrong.stderr
 
 
+def test_with_translations_in_a_file_of_their_own_a_tab_is_refused(report: Run, tmp_path: Path) -> None:
+    (tmp_path / "targets.txt").write_text("La maison.\nJe ne sais pas.\n", "utf-8")
+    lines = f"{SENTENCES[0]}\tLa maison.\n{SENTENCES[1]}\n".encode()
+    assert report(lines, "--target", "targets.txt").returncode == 1
+    rows = page(tmp_path).rows
+    assert rows[1][0] == "2" and ["1", "line 1 has a tab; with --target FILE holds sources alone"] in rows
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "report"])
+def test_a_page_by_another_ending_is_refused_before_any_work(report: Run, tmp_path: Path, name: str) -> None:
+    result = report(SENTENCE.encode(), "--output", name)
+    assert result.returncode == 2 and b".html or .htm" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"lines.txt"}
+    assert report(SENTENCE.encode(), "--output", "report.HTM").returncode == 0
+
+
+def test_a_page_in_no_folder_is_named_as_it_was_given(report: Run) -> None:
+    result = report(SENTENCE.encode(), "--output", "no/report.html")
+    assert result.returncode == 2
+    assert "interlinear: no/report.html cannot be written: No such file" in result.stderr.decode()
+
+
 def test_broken_lines_are_listed_with_their_reason_and_the_others_explained(report: Run, tmp_path: Path) -> None:
     broken = [b"caf\xe9", b"a\tb\tc", b"word " * 500, b"\ttranslation of nothing", b"\xe2\x80\x8b", b"source\t"]
     result = report(b"\n".join([SENTENCES[0].encode(), *broken, b"", b"   ", SENTENCES[1].encode()]))

@@ -26,7 +26,7 @@ def test_absent_options_take_the_defaults_and_present_ones_win() -> None:
     assert read_options(given_, alignment=True) == TranslationOptions(2, 2, 0.0, 9, "Le", True)
 
 
-def test_links_are_drawn_by_argmax_unless_another_method_is_named() -> None:
+def test_links_are_drawn_by_the_default_of_their_evidence_unless_another_method_is_named() -> None:
     options = [
         read_options(pb.DecodingOptions(), True, drawing)
         for drawing in (
@@ -36,7 +36,7 @@ def test_links_are_drawn_by_argmax_unless_another_method_is_named() -> None:
         )
     ]
     assert [(read.alignment_method, read.alignment_threshold) for read in options] == [
-        ("argmax", None),
+        (None, None),
         ("grow_diag_final_and", None),
         ("threshold", 0.0),
     ]
@@ -145,3 +145,13 @@ def test_half_an_intervention_is_refused_by_name(message: Any, kind: type[errors
 )
 def test_whoever_asked_for_too_much_is_told_what_to_leave_out(request_: Any, advice: str) -> None:
     assert advice in smaller(request_)
+
+
+def test_more_views_or_terms_than_there_are_are_refused_by_their_number() -> None:
+    with pytest.raises(errors.OptionOutOfRange, match="views has 7 items; allowed is up to 6") as caught:
+        read_views([pb.EXPLANATION_VIEW_TERMS] * 7)
+    assert caught.value.field == "views"
+    term = pb.TermKey(encoder=pb.COMPONENT_DELTA, decoder=pb.COMPONENT_DELTA)
+    with pytest.raises(errors.OptionOutOfRange, match="has 10 items; allowed is up to 9") as caught:
+        read_intervention(pb.Intervention(kept_terms=[term] * 10))
+    assert caught.value.field == "intervention.kept_terms"

@@ -22,7 +22,7 @@ from service.batch import Decoded, Job
 from service.engine import Engine, Wanted
 from service.errors import DeadlinePassed, Draining, EngineUnready, QueueFull
 from service.metrics import Metrics
-from service.scheduler import Limits, Outcome, Scheduler
+from service.scheduler import Limits, Outcome, Scheduler, together
 
 EOS = 3
 
@@ -272,6 +272,33 @@ async def test_a_full_queue_is_refused_at_once_and_says_when_to_come_back(held: 
     assert waiting == 3
     assert [seed for seed, outcome in enumerate(outcomes) if isinstance(outcome, QueueFull)] == refused
     assert value(metrics, "queue_rejections_total", reason="queue_full") == 1 + len(refused)
+
+
+async def test_a_job_that_follows_another_is_taken_by_a_full_queue(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics, Limits(queue_capacity=1)) as scheduler:
+        tasks = [asyncio.create_task(scheduler.submit(job(1)))]
+        await held.stepping()
+        tasks += [asyncio.create_task(scheduler.submit(job(2)))]
+        tasks += [asyncio.create_task(scheduler.submit(replace(job(seed), follows=True))) for seed in (3, 4)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(QueueFull, match="3 sentences wait already"):
+            await scheduler.submit(job(5))
+        held.gate.set()
+        assert len(await asyncio.gather(*tasks)) == 4
+
+
+async def test_where_one_answer_fails_its_error_is_raised_and_the_others_stop(
+    held: HeldEngine, metrics: Metrics
+) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics) as scheduler:
+        with pytest.raises(DeadlinePassed):
+            await together(scheduler.submit(job(seed), deadline) for seed, deadline in ((1, None), (2, 0.0), (3, None)))
+        assert value(metrics, "queue_depth") == 0
+        cancelled = sum(value(metrics, "cancellations_total", where=where) for where in ("queue", "decode"))
+        assert cancelled == 2
+        held.gate.set()
 
 
 async def test_no_more_hypotheses_run_than_there_is_room_for(held: HeldEngine, metrics: Metrics) -> None:

@@ -157,6 +157,33 @@ async def test_words_are_replaced_or_taken_out_with_their_space(
     assert all(0 <= row <= 1 + 1e-9 for row in answer.row_attention_distances)
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "changed"),
+    [
+        ("The house, however, is small.", (2,), "The house however, is small."),
+        ("The house, however, is small.", (4,), "The house, however is small."),
+        ("The house, however, is small.", (2, 3, 4), "The house is small."),
+        ("The house is small.", (3,), "The house is."),
+        ("small,big", (1,), "small big"),
+    ],
+)
+async def test_words_that_a_taken_out_one_kept_apart_stay_apart(
+    asking: WhatIf, text: str, words: tuple[int, ...], changed: str
+) -> None:
+    intervention = Intervention(replaced_source_words=tuple((word, "") for word in words))
+    answer = await asking.answer(text, OPTIONS, intervention)
+    assert answer.changed_source is not None and answer.changed_source.text == changed
+
+
+async def test_a_queue_of_one_place_is_enough_for_one_call(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> None:
+    scheduler = Scheduler(engine, Limits(queue_capacity=1), metrics)
+    translator = Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
+    tables = load_tables(tiny_bundle, translator.manifest)
+    answer = await WhatIf(translator, tables, metrics).answer(TEXT, OPTIONS, Intervention(masked_source_words=(0,)))
+    assert answer.attention_distance > 0
+    await scheduler.close()
+
+
 async def test_an_elided_word_leaves_no_words_run_together(asking: WhatIf) -> None:
     answer = await asking.answer("dans l'été", OPTIONS, Intervention(replaced_source_words=((1, ""),)))
     assert answer.changed_source is not None and answer.changed_source.text == "dans été"
@@ -226,6 +253,13 @@ def test_words_that_did_not_change_are_the_same_in_the_same_order(before: list[s
         (Intervention(masked_source_words=(-1,)), "masked_source_words[0]", "is -1"),
         (Intervention(replaced_source_words=((9, "a"),)), "replaced_source_words[0].source_word", "allowed is 0 to 8"),
         (Intervention(replaced_source_words=((1, "a"), (1, "b"))), "replaced_source_words[1]", "word 1 .* twice"),
+        (Intervention(masked_source_words=(0,) * 10), "masked_source_words", "has 10 items; allowed is up to 9"),
+        (Intervention(replaced_source_words=((0, "a"),) * 10), "replaced_source_words", "has 10 items"),
+        (
+            Intervention(given_attention=(GivenRow(0, flat=True),) * (MAX_TARGET_TOKENS + 2)),
+            "given_attention",
+            f"has {MAX_TARGET_TOKENS + 2} items; allowed is up to {MAX_TARGET_TOKENS + 1}",
+        ),
         (Intervention(given_attention=(GivenRow(0),)), "given_attention[0]", "exactly one of flat"),
         (Intervention(given_attention=(GivenRow(0, flat=True, source_word=1),)), "given_attention[0]", "exactly one"),
         (

@@ -1,4 +1,5 @@
 import json
+import time
 from typing import Any
 
 import pytest
@@ -130,6 +131,21 @@ def test_an_enum_number_of_another_version_is_refused_with_the_known_ones(
         (pb.TranslateRequest, {"options": {"beam_size": 2**40}}, errors.MessageInvalid, "options.beam_size"),
         (pb.TranslateRequest, {"options": {"lengthPenalty": []}}, errors.MessageInvalid, "options.length_penalty"),
         (pb.TranslateRequest, {"options": 4}, errors.MessageInvalid, "options"),
+        (pb.TranslateRequest, {"options": []}, errors.MessageInvalid, "options"),
+        (pb.TranslateRequest, {"options": ""}, errors.MessageInvalid, "options"),
+        (
+            pb.WhatIfRequest,
+            {"intervention": {"keptTerms": [{}, []]}},
+            errors.MessageInvalid,
+            "intervention.kept_terms[1]",
+        ),
+        (
+            pb.WhatIfRequest,
+            {"intervention": {"keptTerms": [None]}},
+            errors.MessageInvalid,
+            "intervention.kept_terms[0]",
+        ),
+        (pb.WhatIfRequest, {"intervention": {"keptTerms": {}}}, errors.MessageInvalid, "intervention.kept_terms"),
         (pb.TranslateRequest, {"texts": "a"}, errors.MessageInvalid, "texts"),
         (pb.TranslateRequest, {"texts": ["a", 5]}, errors.MessageInvalid, "texts[1]"),
         (pb.TranslateRequest, {"texts": ["a", "\ud800"]}, errors.TextInvalid, "texts[1]"),
@@ -158,6 +174,35 @@ def test_a_fault_in_json_is_named_in_the_words_of_the_proto(
     error = refusal(request_type, fields)
     assert (type(error), error.field) == (kind, field)
     assert field.rpartition(".")[2] in str(error)
+
+
+@pytest.mark.parametrize(
+    ("long", "field"),
+    [
+        (pb.WhatIfRequest(intervention={"kept_terms": [{}] * 4097}), "intervention.kept_terms"),
+        (pb.WhatIfRequest(intervention={"masked_source_words": [0] * 4097}), "intervention.masked_source_words"),
+        (
+            pb.WhatIfRequest(intervention={"given_attention": [{"weights": {"values": [1.0] * 4097}}]}),
+            "intervention.given_attention[0].weights.values",
+        ),
+        (pb.ExplainRequest(views=[pb.EXPLANATION_VIEW_TERMS] * 4097), "views"),
+    ],
+)
+def test_a_list_that_would_take_long_to_look_through_is_refused_by_its_length(long: Any, field: str) -> None:
+    for read, payload in ((parse, long.SerializeToString()), (parse_json, write_json(long))):
+        with pytest.raises(errors.OptionOutOfRange, match="has 4097 items; allowed is up to 4096") as caught:
+            read(type(long), payload)
+        assert caught.value.field == field
+
+
+def test_refusing_lists_that_fill_a_request_takes_no_longer_than_decoding_a_few_steps() -> None:
+    terms = pb.WhatIfRequest(intervention={"kept_terms": [{}] * 200_000}).SerializeToString()
+    masks = pb.WhatIfRequest(intervention={"masked_source_words": [0] * 3_000_000}).SerializeToString()
+    for payload in (terms, masks):
+        began = time.perf_counter()
+        with pytest.raises(errors.InvalidRequest):
+            parse(pb.WhatIfRequest, payload)
+        assert time.perf_counter() - began < 0.5
 
 
 def test_what_is_wrong_with_a_field_is_told_without_its_value() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.service.edge import ROOT, service_process
 from tests.web.browser import Explorer, chromium
 
-SENTENCE = "I would rather not answer that question."
+SENTENCE = "You must tell me the truth now."
 _EMBEDDED = ROOT / "service" / "bundles" / "en-fr"
 _MARGIN = 16  # px around a part of the page
 
@@ -34,12 +34,14 @@ def main() -> None:
 def _take(explorer: Explorer, folder: Path) -> None:
     page = explorer.page
     explorer.word("target", _clearest(explorer)).focus()
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=folder / "explorer.png")
     page.locator("#word [data-check]").first.click()
     page.wait_for_selector(".checked")
     _part(explorer, folder / "position-or-meaning.png", "#edition", "#reading")
     page.click("#reset-what-if")
-    page.click('[data-hide="2"]')
+    drawn_from = page.locator("#edition .source .linked").first.get_attribute("data-index")
+    page.click(f'[data-hide="{drawn_from}"]')
     page.click("#run-what-if")
     page.wait_for_selector("#what-if-result .line")
     _part(explorer, folder / "what-if.png", "#what-if", "#what-if")
@@ -49,14 +51,22 @@ def _take(explorer: Explorer, folder: Path) -> None:
 
 
 def _clearest(explorer: Explorer) -> int:
-    """Return the word that was most clearly placed by position or by meaning; the first where none was."""
-    found = [(0.0, 0)]
-    for index in range(len(explorer.words("target"))):
+    """Return the word that its check changes most: whether it stays, then by how much its probability moves.
+
+    Only words placed by position or by meaning count; the second word where there is none. Never the first: there
+    position and the word that was read cannot be told apart.
+    """
+    found = [(False, 0, 1)]
+    for index in range(1, len(explorer.words("target"))):
         explorer.word("target", index).focus()
         if explorer.page.get_attribute("#word .verdict", "data-verdict") in ("position", "meaning"):
-            shares = re.findall(r"(\d+) %", explorer.text("#word .verdict"))
-            found.append((float(shares[-1]), index))
-    return max(found)[1]
+            explorer.page.click("#word [data-check]")
+            explorer.page.wait_for_selector(".checked")
+            said = explorer.text(".checked")
+            before, after, _ = map(int, re.findall(r"(\d+) %", said)[:3])
+            found.append(("does not stay" in said, abs(after - before), index))
+    explorer.page.click("#reset-what-if")
+    return max(found)[2]
 
 
 def _part(explorer: Explorer, file: Path, first: str, last: str) -> None:

@@ -27,6 +27,12 @@ def test_every_word_stands_over_the_source_words_it_is_linked_to(explorer: Explo
     assert glosses == [" ".join(words) or "–" for words in linked]
 
 
+def test_glosses_of_words_that_touch_do_not_run_together(explorer: Explorer) -> None:
+    explorer.translate(SENTENCE)
+    padding = explorer.page.evaluate("parseFloat(getComputedStyle(document.querySelector('.gloss')).paddingInlineEnd)")
+    assert padding >= 3
+
+
 def test_words_without_a_link_are_marked_on_both_sides(explorer: Explorer, tiny: str) -> None:
     explorer.translate(SENTENCE)
     reply = ask(tiny, "explain", text=SENTENCE)
@@ -104,6 +110,35 @@ def test_the_whole_page_can_be_used_with_the_keyboard(explorer: Explorer) -> Non
 def test_notes_stand_at_the_words_they_are_about_in_words(browser: Browser, tiny: str) -> None:
     with opened(browser, tiny) as explorer:
         explorer.translate("The ☃ house is small.")
-        assert "is not in the model’s vocabulary" in explorer.text(".notes")
+        assert "Not in the model’s vocabulary: “☃”." in explorer.text(".notes")
         marked = [index for index in range(6) if explorer.word("source", index).locator(".note-mark").count()]
         assert explorer.words("source").index("☃") in marked
+
+
+def test_several_words_of_a_note_are_quoted_and_kept_apart_one_by_one(explorer: Explorer) -> None:
+    quoted = "words => import('/text.js').then(module => module.quoted(words))"
+    assert explorer.page.evaluate(quoted, ["one", "two"]) == "“one”, “two”"
+    assert explorer.page.evaluate(quoted, ["بيت", "قديم"]) == "“\u2068بيت\u2069”, “\u2068قديم\u2069”"
+
+
+def test_text_of_several_lines_is_told_that_this_page_is_made_for_one_sentence(explorer: Explorer) -> None:
+    note = explorer.page.locator("#lines")
+    explorer.page.fill("#text", f"{SENTENCE}\n")
+    assert not note.is_visible()
+    explorer.page.fill("#text", f"{SENTENCE}\nIt is old.")
+    assert note.is_visible()
+    assert "interlinear report" in note.inner_text()
+    explorer.page.fill("#text", SENTENCE)
+    assert not note.is_visible()
+
+
+def test_only_the_first_words_card_says_that_position_and_word_cannot_be_told_apart_there(
+    browser: Browser, embedded: str
+) -> None:
+    with opened(browser, embedded) as explorer:
+        explorer.translate("The house is old.")
+        told = []
+        for index in range(len(explorer.words("target"))):
+            explorer.word("target", index).focus()
+            told.append("the same thing here" in explorer.text("#word"))
+        assert told == [True] + [False] * (len(told) - 1)

@@ -99,7 +99,7 @@ def test_one_file_shows_an_explanation_without_a_service(browser: Browser, embed
     assert explorer.page.locator("#ask, #what-if").filter(visible=True).count() == 0
     explorer.word("target", 0).click()
     assert explorer.page.locator("#word .verdict").count() == 1
-    assert explorer.page.locator("[data-check], #ask-alternatives").count() == 0
+    assert explorer.page.locator("[data-check], [data-act]").count() == 0
     explorer.page.select_option("#show", "kept:without_delta")
     assert "Total variation" in explorer.text("#caption")
     assert explorer.page.evaluate("window.hit") is None

@@ -89,6 +89,24 @@ def test_what_to_worry_about_comes_first(page: Page, column: str) -> None:
     assert values == sorted(values, reverse=column not in ("confidence", "weakest word"))
 
 
+def test_on_a_telephone_every_column_can_be_read_and_sorted_by(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.locator("tr[data-line='1'] p").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    heading, texts = (page.locator("thead th").nth(index).bounding_box() for index in (0, 1))
+    assert heading is not None and texts is not None and heading["x"] + heading["width"] <= texts["x"]
+    row = page.locator("tr[data-line='1']")
+    for index, column in enumerate(MEASURES, 2):
+        name = page.get_by_role("button", name=column).bounding_box()
+        value = row.locator("td").nth(index).bounding_box()
+        assert name is not None and value is not None
+        assert name["x"] >= 0 and name["x"] + name["width"] <= 390
+        middle = name["x"] + name["width"] / 2
+        assert value["x"] <= middle <= value["x"] + value["width"], "a number stands in the column of its name"
+    page.get_by_role("button", name="confidence").click()
+    assert lines(page) == ["2", "4", "1", "3"]
+
+
 def test_a_line_opens_by_click_into_its_words_and_its_matrix(page: Page) -> None:
     page.locator("tr[data-line='1'] p").first.click()
     words = "words => words.map(word => word.firstChild.textContent)"

@@ -32,6 +32,7 @@ def test_text_is_text_whatever_it_says(browser: Browser, embedded: str) -> None:
         "word=x.1&unit=<b>",
         "what-if={",
         'what-if={"kept":5}',
+        'what-if={"kept":[],"masked":[],"replaced":null,"given":null}',
         "word=source.99&model=none",
     ],
 )
@@ -40,6 +41,7 @@ def test_a_link_that_says_nonsense_still_shows_its_text(browser: Browser, tiny: 
         explorer.page.wait_for_selector("#edition .word")
         assert "".join(explorer.words("source")) == SENTENCE.replace(" ", "")
         assert explorer.page.input_value("#show") == "weights"
+        assert explorer.page.locator("#what-if-result .line").count() == 0
 
 
 def test_a_refusal_is_told_in_words_with_what_to_do(browser: Browser, tiny: str) -> None:
