@@ -268,7 +268,8 @@ async def test_every_explaining_call_is_for_a_loaded_model_and_one_translation(c
 
 @pytest.mark.parametrize("kind", [pb.ContrastRequest, pb.ListAlternativesRequest])
 async def test_a_given_target_is_begun_by_no_prefix(client: Client, kind: Any) -> None:
-    call = {pb.ContrastRequest: client.contrast, pb.ListAlternativesRequest: client.list_alternatives}[kind]
+    calls: dict[Any, Any] = {pb.ContrastRequest: client.contrast, pb.ListAlternativesRequest: client.list_alternatives}
+    call = calls[kind]
     request = kind(text=SENTENCE, target="La maison.", options=pb.DecodingOptions(forced_prefix="Le"))
     assert (await refusal(call(request)))[1:] == ("OPTION_OUT_OF_RANGE", "options.forced_prefix")
 
