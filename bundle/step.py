@@ -100,6 +100,10 @@ class EncodedBatch:
         )
 
 
+# What a step that gives emission scores must be fed to work them out; fed nothing, it makes those of one place.
+ALL_EMISSION = {"emission_limit": np.array([np.iinfo(np.int64).max])}
+
+
 @dataclass(frozen=True)
 class GivenAttention:
     """Attention weights that a step uses instead of its own.

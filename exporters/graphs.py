@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir
 import torch
 from jaxtyping import Float, Int
@@ -73,6 +74,8 @@ def export_graphs(model: TranslationModel) -> Graphs:
         "encoder": _export(_Encode(model), (source_ids, source_lengths), signature["encoder"], {}),
         "decoder_step": _export(_Step(model, traced), step_inputs, signature["decoder_step"], defaults),
     }
+    if "emission_scores" in traced:
+        _limit_emission(models["decoder_step"].graph)
     return Graphs(models, signature)
 
 
@@ -225,6 +228,49 @@ def _export(
         value.const_value = onnx_ir.tensor(defaults[value.name].numpy(), name=value.name)
         program.model.graph.register_initializer(value)
     return _cleaned(program.model, signature)
+
+
+def _limit_emission(graph: onnx_ir.Graph) -> None:
+    """Work out emission scores for as many hypotheses and positions as an input says, by default for one.
+
+    ONNX Runtime runs nodes that nobody fetches, so plain decoding would pay for all of them (docs/decisions/0014).
+    """
+    wanted = next(value for value in graph.outputs if value.name == "emission_scores")
+    alone = _behind([wanted]) - _behind([value for value in graph.outputs if value is not wanted])
+    limit, start, axis = (
+        onnx_ir.Value(name=name, const_value=onnx_ir.tensor(np.array([number])), shape=onnx_ir.Shape([1]))
+        for name, number in (("emission_limit", 1), ("emission_start", 0), ("emission_axis", 1))
+    )
+    for constant in (limit, start, axis):
+        constant.type = onnx_ir.TensorType(onnx_ir.DataType.INT64)
+        graph.register_initializer(constant)
+    graph.inputs.append(limit)
+    cut: dict[onnx_ir.Value, onnx_ir.Value] = {}
+    for node in [node for node in graph if node in alone]:
+        for place, value in enumerate(node.inputs):
+            if value is None or value.producer() in alone or not _is_batched(value):
+                continue
+            if value not in cut:  # hypotheses and positions are the second axis of everything that comes in
+                node.prepend(slicing := onnx_ir.node("Slice", [value, start, limit, axis]))
+                cut[value] = slicing.outputs[0]
+            node.replace_input_with(place, cut[value])
+
+
+def _is_batched(value: onnx_ir.Value) -> bool:
+    """Return whether a value holds something for each sentence; weights and sizes do not."""
+    return value.shape is not None and len(value.shape) > 1 and not isinstance(value.shape[0], int)
+
+
+def _behind(values: Sequence[onnx_ir.Value]) -> set[onnx_ir.Node]:
+    """Return the nodes that ``values`` are made by."""
+    found: set[onnx_ir.Node] = set()
+    waiting = [node for value in values if (node := value.producer()) is not None]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += [made for value in node.inputs if value is not None and (made := value.producer()) is not None]
+    return found
 
 
 def _dynamic(tensor: manifests.Tensor) -> dict[int, str]:

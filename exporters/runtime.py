@@ -12,7 +12,7 @@ from jaxtyping import Int
 from bundle.manifest import SpecialIds
 from bundle.search import ALL_CANDIDATES, EncodedBatch, State, StepOutput
 from bundle.sessions import encoder_inputs, session_entries
-from bundle.step import GivenAttention
+from bundle.step import ALL_EMISSION, GivenAttention
 
 _TRACED = ("attention_scores", "attention_weights", "attention_query")
 
@@ -87,7 +87,8 @@ class OnnxModel:
     ) -> dict[str, np.ndarray]:
         """Return tensors of the step graph by name; ``given`` is attention to use instead of the model's own."""
         inputs = self._step_inputs(encoded, previous_token_ids, state, candidates=1)
-        return self.run("decoder_step", inputs | (given.graph_inputs if given else {}), fetches)
+        inputs |= given.graph_inputs if given else {}
+        return self.run("decoder_step", inputs | (ALL_EMISSION if "emission_scores" in fetches else {}), fetches)
 
     def forced(
         self, encoded: EncodedBatch, target_input_ids: Int[np.ndarray, "batch target"], fetches: Sequence[str]

@@ -22,7 +22,7 @@ from bundle.errors import InvalidBundle
 from bundle.manifest import Manifest
 from bundle.search import EncodedBatch, StepOutput
 from bundle.sessions import encoder_inputs, session_entries
-from bundle.step import GivenAttention
+from bundle.step import ALL_EMISSION, GivenAttention
 from service.errors import BundleRefused, DeviceUnavailable
 from service.metrics import Metrics
 
@@ -97,6 +97,7 @@ class Engine:
         _check_graphs(self.manifest, self._sessions)
         optional = {value.name for value in self._sessions["decoder_step"].get_overridable_initializers()}
         self.takes_given_attention = optional >= {"attention_replaced", "given_attention_weights"}
+        self._limits_emission = optional >= ALL_EMISSION.keys()
         self._run_options = self._runtime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         self._state_names = tuple(tensor.name for tensor in self.manifest.state)
@@ -138,6 +139,8 @@ class Engine:
         inputs = self._step_inputs(encoded, previous_token_ids, state, wanted.candidates)
         if given is not None:
             inputs |= given.graph_inputs
+        if wanted.attention and self._limits_emission:
+            inputs |= ALL_EMISSION
         fetches = [
             "candidate_token_ids",
             "candidate_log_probabilities",

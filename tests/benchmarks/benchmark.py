@@ -55,7 +55,7 @@ def training_speed(pairs: int, steps: int) -> tuple[float, str]:
     """Return the median target tokens a second of the recipe's model, and what was trained."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        text = RECIPE.read_text(encoding="utf-8")
+        text = RECIPE.read_text(encoding="utf-8").partition("\n[guidance]\n")[0]  # its aligner is not what is measured
         text = re.sub(r"(?m)^(source = .*)$", rf"\1\nlimit = {pairs}", text)
         for name, value in (("steps", steps), ("validate_every", steps), ("validation_sentences", 1)):
             text = re.sub(rf"(?m)^{name} = .*\n", "", text) + f"\n{name} = {value}"

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.search import ALL_CANDIDATES, EncodedBatch
+from bundle.step import ALL_EMISSION
 from exporters.graphs import export_graphs
 from exporters.runtime import OnnxModel
 from tests.exporters.conftest import Exported
@@ -129,6 +130,29 @@ def test_the_step_takes_attention_in_place_of_its_own_and_without_any_it_is_the_
     states = encoded.encoder_side["encoder_states"]
     np.testing.assert_allclose(context, np.repeat(states[:, 2:3], 3, axis=1), atol=1e-6)
     assert (other != plain).any(axis=2).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_emission_scores_are_made_for_everyone_only_on_demand_and_alone_as_in_company(
+    narrow: Exported, precision: str
+) -> None:
+    model: OnnxModel = getattr(narrow, precision)
+    session = onnxruntime.InferenceSession(model.graphs["decoder_step"], providers=["CPUExecutionProvider"])
+    lengths = [7, 30, 12]
+    sources = random_sources(40, lengths, seed=4)
+    tokens = previous_tokens(40, 3, 2, seed=4)
+
+    def scores(rows: list[int], demand: dict[str, np.ndarray]) -> np.ndarray:
+        encoded = model.encode([sources[row] for row in rows])
+        inputs = {"previous_token_ids": tokens[rows], "source_lengths": encoded.source_lengths, **encoded.encoder_side}
+        inputs |= {"candidates": np.array([1]), **first_state(encoded, 2)}
+        return np.asarray(session.run(["emission_scores"], inputs | demand)[0])
+
+    assert scores([0, 1, 2], {}).shape == (3, 1, 1)
+    together = scores([0, 1, 2], ALL_EMISSION)
+    assert together.shape == (3, 2, 32)
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(scores([row], ALL_EMISSION)[0, :, :length], together[row, :, :length])
 
 
 def test_as_many_candidates_come_back_as_are_asked_for_best_first(narrow: Exported) -> None:

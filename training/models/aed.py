@@ -159,7 +159,7 @@ class AttentionEncoderDecoder(TranslationModel):
         readout = torch.tanh(of_state[:, :, None] + of_context[:, None])
         emitted = nn.functional.embedding(token_ids, self.output.weight)
         logits: Tensor = (readout * emitted[:, :, None]).sum(-1)
-        return logits + self.output.bias[token_ids][..., None]
+        return logits + nn.functional.embedding(token_ids, self.output.bias[:, None])
 
     def _predict(
         self, states: Float[Tensor, "batch target hidden"], context: Float[Tensor, "batch target hidden"]
