@@ -140,7 +140,8 @@ class Engine:
         if given is not None:
             inputs |= given.graph_inputs
         if wanted.attention and self._limits_emission:
-            inputs |= ALL_EMISSION
+            places = max(previous_token_ids.shape[1], int(encoded.source_lengths.max()))  # not those of the padding
+            inputs["emission_limit"] = np.array([places])
         fetches = [
             "candidate_token_ids",
             "candidate_log_probabilities",
