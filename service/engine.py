@@ -34,7 +34,7 @@ _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a step is asked for; what is not wanted is not computed, and changes nothing in what is.
+    """What a step is asked for; what is not wanted is not returned, and changes nothing in what is.
 
     Attributes:
         candidates: Best continuations of every hypothesis; cut to the size of the vocabulary.
@@ -164,7 +164,7 @@ class Engine:
     def attend(
         self, encoded: EncodedBatch, previous_token_ids: Int[np.ndarray, "batch beam"], state: Mapping[str, np.ndarray]
     ) -> Attended:
-        """Return the attention that ``step`` would have, to the bit, without looking for what to emit."""
+        """Return the attention that ``step`` would have, to the bit, and nothing else of the step."""
         inputs = self._step_inputs(encoded, previous_token_ids, state, candidates=1)
         outputs = self._run("decoder_step", list(_ATTENTION), inputs)
         return Attended(*(outputs[name] for name in _ATTENTION))
