@@ -148,6 +148,11 @@ class Manifest:
     reference: dict[str, Json]
     tables: TablesInfo | None
 
+    @property
+    def qualified_name(self) -> str:
+        """Return ``bundle_id@version``, which names one of several versions that are loaded side by side."""
+        return f"{self.bundle_id}@{self.version}"
+
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest`` into ``folder``, replacing an older one in a single move.

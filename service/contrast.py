@@ -139,7 +139,7 @@ class Comparer:
             AttentionMissing: The model has no attention.
             QueueFull, DeadlinePassed, Unavailable: As for ``Translator.translate``.
         """
-        with counted(self._metrics.quality, self._manifest.bundle_id, "contrast"):
+        with counted(self._metrics.quality, self._manifest.qualified_name, "contrast"):
             place = await self._continuation.place(question.text, question.target, question.options, deadline)
             place = place.before(question.target_word, last=len(place.target.words) - 1)
             begun = self._begun(place, alternative)
@@ -163,7 +163,7 @@ class Comparer:
             AttentionMissing: The model has no attention.
             QueueFull, DeadlinePassed, Unavailable: As for ``Translator.translate``.
         """
-        with counted(self._metrics.quality, self._manifest.bundle_id, "alternatives"):
+        with counted(self._metrics.quality, self._manifest.qualified_name, "alternatives"):
             if not 1 <= limit <= MAX_BEAM_SIZE:
                 raise OptionOutOfRange("limit", f"limit is {limit}; allowed is 1 to {MAX_BEAM_SIZE}")
             place = await self._continuation.place(question.text, question.target, question.options, deadline)

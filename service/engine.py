@@ -85,7 +85,7 @@ class Engine:
             raise BundleRefused(str(error)) from error
         self.runtime_seconds = 0.0
         self._runtime = _import_runtime()
-        model = self.manifest.bundle_id
+        model = self.manifest.qualified_name
         self._run_seconds = {graph: metrics.runtime.run_seconds.labels(model, graph) for graph in manifests.GRAPHS}
         providers = _providers(device, self._runtime.get_available_providers())
         if device != "cpu":
@@ -219,7 +219,7 @@ class Engine:
             self.step(encoded, previous, state, Wanted(beam_size + 1, attention=beam_size == 1))
 
     def _describe(self, metrics: Metrics, provider: str, load_seconds: float) -> None:
-        runtime, model = metrics.runtime, self.manifest.bundle_id
+        runtime, model = metrics.runtime, self.manifest.qualified_name
         tables = self.manifest.tables.digest if self.manifest.tables else ""
         digest = manifests.digest(self.manifest)
         python = platform.python_version()

@@ -12,7 +12,13 @@
     │   ├── TextCountOutOfRange           TEXT_COUNT_OUT_OF_RANGE
     │   ├── UnknownEnumValue              UNKNOWN_ENUM_VALUE
     │   ├── MessageInvalid                MESSAGE_INVALID
+    │   ├── StreamInvalid                 STREAM_INVALID
     │   └── MediaTypeInvalid              MEDIA_TYPE_INVALID
+    ├── Unauthenticated                   who asks is not known
+    │   ├── CredentialsMissing            CREDENTIALS_MISSING
+    │   ├── CredentialsInvalid            CREDENTIALS_INVALID
+    │   └── CredentialsExpired            CREDENTIALS_EXPIRED
+    ├── PermissionDenied                  PERMISSION_DENIED
     ├── NotFound                          nothing here by that name
     │   ├── ModelNotFound                 MODEL_NOT_FOUND
     │   └── LanguagePairNotFound          LANGUAGE_PAIR_NOT_FOUND
@@ -21,11 +27,18 @@
     │   ├── AttentionMissing              ATTENTION_MISSING
     │   ├── InterventionUnsupported       INTERVENTION_UNSUPPORTED
     │   ├── PosteriorMissing              POSTERIOR_MISSING
-    │   └── ReverseModelMissing           REVERSE_MODEL_MISSING
-    ├── QueueFull                         QUEUE_FULL, with retry_after_seconds
+    │   ├── ReverseModelMissing           REVERSE_MODEL_MISSING
+    │   ├── ModelRefused                  MODEL_REFUSED
+    │   └── ModelInUse                    MODEL_IN_USE
+    ├── Busy                              later, with retry_after_seconds
+    │   ├── QueueFull                     QUEUE_FULL
+    │   ├── QuotaExceeded                 QUOTA_EXCEEDED
+    │   ├── ConcurrencyExceeded           CONCURRENCY_EXCEEDED
+    │   └── MemoryFull                    MEMORY_FULL
     ├── RequestTooLarge                   REQUEST_TOO_LARGE
     ├── ResponseTooLarge                  RESPONSE_TOO_LARGE
     ├── DeadlinePassed                    DEADLINE_PASSED
+    │   └── DeadlineTooShort              DEADLINE_TOO_SHORT
     ├── Unavailable                       come back later, or ask another replica
     │   ├── Draining                      DRAINING
     │   └── EngineUnready                 ENGINE_UNREADY
@@ -121,10 +134,46 @@ class MessageInvalid(InvalidRequest):
     reason: ClassVar[str] = "MESSAGE_INVALID"
 
 
+class StreamInvalid(InvalidRequest):
+    """The messages of a stream do not come in the order that the call asks for."""
+
+    reason: ClassVar[str] = "STREAM_INVALID"
+
+
 class MediaTypeInvalid(InvalidRequest):
     """A body posted over HTTP does not say that it is JSON."""
 
     reason: ClassVar[str] = "MEDIA_TYPE_INVALID"
+
+
+class Unauthenticated(ServiceError):
+    """The service asks callers who they are, and this one could not tell."""
+
+    reason: ClassVar[str] = "UNAUTHENTICATED"
+
+
+class CredentialsMissing(Unauthenticated):
+    """The call carries neither an API key nor a client certificate that the service knows."""
+
+    reason: ClassVar[str] = "CREDENTIALS_MISSING"
+
+
+class CredentialsInvalid(Unauthenticated):
+    """The API key is no key of this service."""
+
+    reason: ClassVar[str] = "CREDENTIALS_INVALID"
+
+
+class CredentialsExpired(Unauthenticated):
+    """The API key, or what the service knows of the certificate, was valid until a day that has passed."""
+
+    reason: ClassVar[str] = "CREDENTIALS_EXPIRED"
+
+
+class PermissionDenied(ServiceError):
+    """The caller is known, and has no role that allows this call."""
+
+    reason: ClassVar[str] = "PERMISSION_DENIED"
 
 
 class NotFound(ServiceError):
@@ -181,18 +230,54 @@ class ReverseModelMissing(Unsupported):
     reason: ClassVar[str] = "REVERSE_MODEL_MISSING"
 
 
-class QueueFull(ServiceError):
-    """The queue is full; nothing was started.
+class ModelRefused(Unsupported):
+    """A bundle cannot be loaded: damaged, hostile or too large for the budget; what was loaded stays."""
+
+    reason: ClassVar[str] = "MODEL_REFUSED"
+
+
+class ModelInUse(Unsupported):
+    """The model answers requests that name none, so it cannot be unloaded before another one does."""
+
+    reason: ClassVar[str] = "MODEL_IN_USE"
+
+
+class Busy(ServiceError):
+    """Too much is asked at once; the same request may succeed later.
 
     Attributes:
-        retry_after_seconds: When to try again, estimated from the queue's length and how fast it has been moving.
+        retry_after_seconds: When to try again.
     """
 
-    reason: ClassVar[str] = "QUEUE_FULL"
+    reason: ClassVar[str] = "BUSY"
 
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(Busy):
+    """The queue is full; nothing was started."""
+
+    reason: ClassVar[str] = "QUEUE_FULL"
+
+
+class QuotaExceeded(Busy):
+    """The caller has used up what it may send in this time; nothing was started."""
+
+    reason: ClassVar[str] = "QUOTA_EXCEEDED"
+
+
+class ConcurrencyExceeded(Busy):
+    """The caller has as many calls open as it may have at once; nothing was started."""
+
+    reason: ClassVar[str] = "CONCURRENCY_EXCEEDED"
+
+
+class MemoryFull(Busy):
+    """The process is at its memory ceiling; nothing was started."""
+
+    reason: ClassVar[str] = "MEMORY_FULL"
 
 
 class RequestTooLarge(ServiceError):
@@ -211,6 +296,12 @@ class DeadlinePassed(ServiceError):
     """The caller's deadline passed before the answer was ready; the work has been stopped."""
 
     reason: ClassVar[str] = "DEADLINE_PASSED"
+
+
+class DeadlineTooShort(DeadlinePassed):
+    """The deadline will pass before the sentences that wait already are done; nothing was started."""
+
+    reason: ClassVar[str] = "DEADLINE_TOO_SHORT"
 
 
 class Unavailable(ServiceError):

@@ -140,7 +140,7 @@ class Explainer:
             QueueFull, DeadlinePassed, Unavailable: As for ``Translator.translate``.
         """
         view = "own" if target is None else "forced"
-        with counted(self._metrics.quality, self._manifest.bundle_id, view):
+        with counted(self._metrics.quality, self._manifest.qualified_name, view):
             tables = usable_tables(self._manifest, self._tables)
             wanted = 1 if target is not None else options.n_best
             if wanted > 0:  # or else the translator refuses that
@@ -152,8 +152,8 @@ class Explainer:
         traced = traced.only(hypothesis_index)
         decomposition = await asyncio.to_thread(decompose_traced, traced, tables, self._manifest)
         seconds = traced.translation.timings.explain + time.perf_counter() - began
-        self._metrics.stages.seconds.labels(self._manifest.bundle_id, "explain").observe(seconds)
-        meter_decomposition(self._metrics.quality, self._manifest.bundle_id, decomposition)
+        self._metrics.stages.seconds.labels(self._manifest.qualified_name, "explain").observe(seconds)
+        meter_decomposition(self._metrics.quality, self._manifest.qualified_name, decomposition)
         return self._explanation(traced, target is not None, decomposition, seconds)
 
     def _explanation(

@@ -177,7 +177,9 @@ class Gate:
             finished = time.perf_counter()
             metadata.total_seconds = finished - started
             written = await call.write(reply)
-            self._metrics.stages.seconds.labels(metadata.model, "serialize").observe(time.perf_counter() - finished)
+            self._metrics.stages.seconds.labels(f"{metadata.model}@{metadata.model_version}", "serialize").observe(
+                time.perf_counter() - finished
+            )
         if len(written) > self._max_response_bytes:
             message = f"the reply has {len(written)} bytes; this service sends at most {self._max_response_bytes}. "
             raise ResponseTooLarge(message + smaller(request))
@@ -220,4 +222,5 @@ def _methods(calls: Calls) -> dict[str, Method]:
         method.name: Method(service.full_name, method.name, GetMessageClass(method.input_type), behaviors[method.name])
         for service in pb.DESCRIPTOR.services_by_name.values()
         for method in service.methods
+        if method.name in behaviors
     }

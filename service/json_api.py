@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.errors import DeadlinePassed, MediaTypeInvalid, OptionOutOfRange, QueueFull, RequestTooLarge
+from service.errors import Busy, DeadlinePassed, MediaTypeInvalid, OptionOutOfRange, RequestTooLarge
 from service.gate import REQUEST_ID_HEADER, Gate, Method, Refusal, accepted_request_id
 from service.pb import interlinear_pb2 as pb
 from service.status import http_status_of
@@ -150,6 +150,6 @@ async def _respond(gate: Gate, method: Method, call: _HttpCall) -> Response:
     try:
         return Response(answering.result(), media_type=JSON, headers=headers)
     except Refusal as refusal:
-        if isinstance(refusal.error, QueueFull):
+        if isinstance(refusal.error, Busy):
             headers["retry-after"] = str(math.ceil(refusal.error.retry_after_seconds))
         return Response(write_json(refusal.status), http_status_of(refusal.error), headers, JSON)

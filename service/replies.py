@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from bundle.manifest import Manifest, TablesInfo
 from bundle.tokenizer import Span, TokenizedText
+from service.models.served_model import ServedModel
 from service.pb import interlinear_pb2 as pb
 from service.requests import ALIGNMENT_EVIDENCE, ALIGNMENT_METHODS, OPTION_FIELDS
-from service.served_model import ServedModel
 from service.translation import Alignment, Timings, TranslatedHypothesis, Translation, TranslationOptions
 
 _FINISH_REASONS = {"eos": pb.FINISH_REASON_END_OF_SENTENCE, "max_length": pb.FINISH_REASON_MAX_LENGTH}
@@ -105,6 +105,7 @@ def write_listed_model(model: ServedModel) -> pb.Model:
         version=manifest.version,
         digest=model.digest,
         is_default=True,  # one bundle is loaded
+        is_active=True,
         source_language_code=manifest.source_language,
         target_language_code=manifest.target_language,
         architecture=manifest.architecture,

@@ -92,7 +92,7 @@ class Scheduler:
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
-        self._model = engine.manifest.bundle_id
+        self._model = engine.manifest.qualified_name
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interlinear-engine")
         self._lock = threading.Lock()  # guards the queue; held for a few instructions only
         self._queue: deque[_Ticket] = deque()

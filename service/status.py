@@ -14,7 +14,9 @@ CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.Unsupported: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ResponseTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -25,6 +27,8 @@ CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
 # As google.rpc.Code maps them, where the codes above are used.
 HTTP_STATUSES = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
@@ -41,7 +45,7 @@ _HTTP_EXCEPTIONS: dict[type[errors.ServiceError], int] = {
 }
 
 # The service's fault or its state: another try, or another replica, may succeed with the same request.
-TRANSIENT = (errors.QueueFull, errors.DeadlinePassed, errors.Unavailable)
+TRANSIENT = (errors.Busy, errors.DeadlinePassed, errors.Unavailable)
 
 _PUSHBACK = "grpc-retry-pushback-ms"  # gRPC clients obey it: wait so long before a retry; -1 forbids one
 
@@ -79,7 +83,7 @@ def status_of(error: errors.ServiceError, field: str = "") -> status_pb2.Status:
             field=field or error.field, description=str(error), reason=error.reason
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, errors.QueueFull):
+    if isinstance(error, errors.Busy):
         nanos = math.ceil(error.retry_after_seconds * 1e9)
         delay = duration_pb2.Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
@@ -96,7 +100,7 @@ def internal_status(request_id: str) -> status_pb2.Status:
 
 def pushback(error: errors.ServiceError) -> tuple[tuple[str, str], ...]:
     """Return the trailing metadata that tells a retrying client when to try again, or not to."""
-    if isinstance(error, errors.QueueFull):
+    if isinstance(error, errors.Busy):
         return ((_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)
     if isinstance(error, errors.ResponseTooLarge):
         return ((_PUSHBACK, "-1"),)

@@ -84,7 +84,7 @@ class Translator:
         _, _, translation = await self._answer(text, None, options, deadline)
         if options.alignment:
             stages = self._metrics.stages
-            stages.seconds.labels(self.manifest.bundle_id, "explain").observe(translation.timings.explain)
+            stages.seconds.labels(self.manifest.qualified_name, "explain").observe(translation.timings.explain)
         return translation
 
     async def trace(
@@ -270,7 +270,12 @@ class Translator:
         )
 
     def _meter(self, prepared: PreparedText, outcome: Outcome, translation: Translation, seconds: float) -> None:
-        job, model, timings, stages = prepared.job, self.manifest.bundle_id, translation.timings, self._metrics.stages
+        job, model, timings, stages = (
+            prepared.job,
+            self.manifest.qualified_name,
+            translation.timings,
+            self._metrics.stages,
+        )
         for stage in ("queue", "tokenize", "encode", "decode", "detokenize"):
             stages.seconds.labels(model, stage).observe(getattr(timings, stage))
         stages.request_seconds.labels(model).observe(seconds)

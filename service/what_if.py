@@ -123,7 +123,7 @@ class WhatIf:
             InterventionUnsupported: Attention is to be changed, and the bundle's graphs take none from outside.
             QueueFull, DeadlinePassed, Unavailable: As for ``Translator.translate``.
         """
-        with counted(self._metrics.quality, self._translator.manifest.bundle_id, "what_if"):
+        with counted(self._metrics.quality, self._translator.manifest.qualified_name, "what_if"):
             return await self._answer(text, options, intervention, deadline)
 
     async def _answer(

@@ -26,14 +26,14 @@ JUNK_DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "core", 
 LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 WIDE_FUNCTIONS = {
-    "service/translate_command.py::translate": "a parameter of a typer command is an option of the command line",
-    "service/explain_command.py::explain": "as translate",
-    "service/align_command.py::text": "as translate",
-    "service/align_command.py::evaluate": "as translate",
-    "service/report_command.py::report": "as translate",
-    "service/what_if_command.py::what_if": "as translate",
-    "service/what_if_command.py::contrast": "as translate",
-    "service/what_if_command.py::alternatives": "as translate",
+    "service/commands/translate.py::translate": "a parameter of a typer command is an option of the command line",
+    "service/commands/explain.py::explain": "as translate",
+    "service/commands/align.py::text": "as translate",
+    "service/commands/align.py::evaluate": "as translate",
+    "service/commands/report.py::report": "as translate",
+    "service/commands/what_if.py::what_if": "as translate",
+    "service/commands/what_if.py::contrast": "as translate",
+    "service/commands/what_if.py::alternatives": "as translate",
 }
 
 IMPORT_EVERYTHING = '''

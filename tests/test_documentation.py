@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from service import command
+from service.commands import app as command_app
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -51,7 +51,7 @@ def test_every_interlinear_command_shown_exists_with_its_options(page: Path) -> 
     for name, *arguments in filter(None, map(without_assignments, shown_commands(page))):
         if Path(name).name != "interlinear":
             continue
-        part, words = typer.main.get_command(command.app), [name]
+        part, words = typer.main.get_command(command_app.app), [name]
         while known := getattr(part, "commands", {}):
             words.append(arguments.pop(0))
             assert words[-1] in known, f"{page.name} shows `{' '.join(words)}`; there are {sorted(known)}"

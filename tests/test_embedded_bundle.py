@@ -63,7 +63,7 @@ def test_translations_are_those_on_record() -> None:
     """The record is made by tests/golden/README.md's command; a change that is not meant to change numbers keeps it."""
     sources = (GOLDEN / "en-fr.source.txt").read_text(encoding="utf-8")
     with service_process(FOLDER) as service:
-        main = "from service.command import main; main()"
+        main = "from service.commands.app import main; main()"
         command = [sys.executable, "-c", main, "translate", "--address", service.address]
         finished = subprocess.run(command, input=sources, capture_output=True, text=True, check=True, encoding="utf-8")
     assert finished.stdout == (GOLDEN / "en-fr.target.txt").read_text(encoding="utf-8")

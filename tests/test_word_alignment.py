@@ -12,9 +12,9 @@ from bundle.symmetrization import RULES
 from exporters.alignments import measure
 from exporters.export import ExportOptions, export
 from exporters.runtime import OnnxModel
-from service.__main__ import load_tokenizer
-from service.alignment_evaluation import Reading, evaluate
 from service.client import Client
+from service.commands.alignment_evaluation import Reading, evaluate
+from service.models.loading import load_tokenizer
 from tests.reversal import SEED, digit_strings, spelled, train_reversal
 from tests.service.edge import served
 

@@ -8,6 +8,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class TranslationGuard(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRANSLATION_GUARD_UNSPECIFIED: _ClassVar[TranslationGuard]
+    TRANSLATION_GUARD_REPORT: _ClassVar[TranslationGuard]
+    TRANSLATION_GUARD_RETRY: _ClassVar[TranslationGuard]
+
 class AlignmentEvidence(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ALIGNMENT_EVIDENCE_UNSPECIFIED: _ClassVar[AlignmentEvidence]
@@ -46,6 +52,16 @@ class ExplanationView(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPLANATION_VIEW_COMPONENTS: _ClassVar[ExplanationView]
     EXPLANATION_VIEW_STATES: _ClassVar[ExplanationView]
 
+class SuspicionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SUSPICION_REASON_UNSPECIFIED: _ClassVar[SuspicionReason]
+    SUSPICION_REASON_REPETITION: _ClassVar[SuspicionReason]
+    SUSPICION_REASON_UNCOVERED_SOURCE: _ClassVar[SuspicionReason]
+    SUSPICION_REASON_DIFFUSE_ATTENTION: _ClassVar[SuspicionReason]
+    SUSPICION_REASON_LENGTH: _ClassVar[SuspicionReason]
+    SUSPICION_REASON_LOW_PROBABILITY: _ClassVar[SuspicionReason]
+    SUSPICION_REASON_UNKNOWN_SOURCE: _ClassVar[SuspicionReason]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -74,6 +90,9 @@ class Side(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SIDE_UNSPECIFIED: _ClassVar[Side]
     SIDE_SOURCE: _ClassVar[Side]
     SIDE_TARGET: _ClassVar[Side]
+TRANSLATION_GUARD_UNSPECIFIED: TranslationGuard
+TRANSLATION_GUARD_REPORT: TranslationGuard
+TRANSLATION_GUARD_RETRY: TranslationGuard
 ALIGNMENT_EVIDENCE_UNSPECIFIED: AlignmentEvidence
 ALIGNMENT_EVIDENCE_ATTENTION: AlignmentEvidence
 ALIGNMENT_EVIDENCE_POSTERIOR: AlignmentEvidence
@@ -97,6 +116,13 @@ EXPLANATION_VIEW_TERMS: ExplanationView
 EXPLANATION_VIEW_SHARES: ExplanationView
 EXPLANATION_VIEW_COMPONENTS: ExplanationView
 EXPLANATION_VIEW_STATES: ExplanationView
+SUSPICION_REASON_UNSPECIFIED: SuspicionReason
+SUSPICION_REASON_REPETITION: SuspicionReason
+SUSPICION_REASON_UNCOVERED_SOURCE: SuspicionReason
+SUSPICION_REASON_DIFFUSE_ATTENTION: SuspicionReason
+SUSPICION_REASON_LENGTH: SuspicionReason
+SUSPICION_REASON_LOW_PROBABILITY: SuspicionReason
+SUSPICION_REASON_UNKNOWN_SOURCE: SuspicionReason
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END_OF_SENTENCE: FinishReason
 FINISH_REASON_MAX_LENGTH: FinishReason
@@ -116,7 +142,7 @@ SIDE_SOURCE: Side
 SIDE_TARGET: Side
 
 class TranslateRequest(_message.Message):
-    __slots__ = ("model", "source_language_code", "target_language_code", "texts", "options", "alignment", "matrix_encoding", "alignment_options")
+    __slots__ = ("model", "source_language_code", "target_language_code", "texts", "options", "alignment", "matrix_encoding", "alignment_options", "guard")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +151,7 @@ class TranslateRequest(_message.Message):
     ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
     ALIGNMENT_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    GUARD_FIELD_NUMBER: _ClassVar[int]
     model: str
     source_language_code: str
     target_language_code: str
@@ -133,7 +160,52 @@ class TranslateRequest(_message.Message):
     alignment: AlignmentDetail
     matrix_encoding: MatrixEncoding
     alignment_options: AlignmentOptions
-    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., alignment: _Optional[_Union[AlignmentDetail, str]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ..., alignment_options: _Optional[_Union[AlignmentOptions, _Mapping]] = ...) -> None: ...
+    guard: TranslationGuard
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., alignment: _Optional[_Union[AlignmentDetail, str]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ..., alignment_options: _Optional[_Union[AlignmentOptions, _Mapping]] = ..., guard: _Optional[_Union[TranslationGuard, str]] = ...) -> None: ...
+
+class TranslateStreamRequest(_message.Message):
+    __slots__ = ("options", "text")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    options: DocumentOptions
+    text: str
+    def __init__(self, options: _Optional[_Union[DocumentOptions, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class DocumentOptions(_message.Message):
+    __slots__ = ("model", "source_language_code", "target_language_code", "options", "alignment", "matrix_encoding", "alignment_options", "guard", "last_sequence_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    GUARD_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    source_language_code: str
+    target_language_code: str
+    options: DecodingOptions
+    alignment: AlignmentDetail
+    matrix_encoding: MatrixEncoding
+    alignment_options: AlignmentOptions
+    guard: TranslationGuard
+    last_sequence_id: int
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., alignment: _Optional[_Union[AlignmentDetail, str]] = ..., matrix_encoding: _Optional[_Union[MatrixEncoding, str]] = ..., alignment_options: _Optional[_Union[AlignmentOptions, _Mapping]] = ..., guard: _Optional[_Union[TranslationGuard, str]] = ..., last_sequence_id: _Optional[int] = ...) -> None: ...
+
+class StreamTokensRequest(_message.Message):
+    __slots__ = ("model", "source_language_code", "target_language_code", "text", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    source_language_code: str
+    target_language_code: str
+    text: str
+    options: DecodingOptions
+    def __init__(self, model: _Optional[str] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., text: _Optional[str] = ..., options: _Optional[_Union[DecodingOptions, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("model", "source_language_code", "target_language_code", "text", "target", "options", "views", "matrix_encoding", "alignment_options", "hypothesis_index")
@@ -278,18 +350,20 @@ class AlignmentOptions(_message.Message):
     def __init__(self, method: _Optional[_Union[AlignmentMethod, str]] = ..., threshold: _Optional[float] = ..., evidence: _Optional[_Union[AlignmentEvidence, str]] = ...) -> None: ...
 
 class DecodingOptions(_message.Message):
-    __slots__ = ("beam_size", "num_hypotheses", "length_penalty", "max_target_tokens", "forced_prefix")
+    __slots__ = ("beam_size", "num_hypotheses", "length_penalty", "max_target_tokens", "forced_prefix", "no_repeat_ngram_size")
     BEAM_SIZE_FIELD_NUMBER: _ClassVar[int]
     NUM_HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
     LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
     MAX_TARGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FORCED_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _ClassVar[int]
     beam_size: int
     num_hypotheses: int
     length_penalty: float
     max_target_tokens: int
     forced_prefix: str
-    def __init__(self, beam_size: _Optional[int] = ..., num_hypotheses: _Optional[int] = ..., length_penalty: _Optional[float] = ..., max_target_tokens: _Optional[int] = ..., forced_prefix: _Optional[str] = ...) -> None: ...
+    no_repeat_ngram_size: int
+    def __init__(self, beam_size: _Optional[int] = ..., num_hypotheses: _Optional[int] = ..., length_penalty: _Optional[float] = ..., max_target_tokens: _Optional[int] = ..., forced_prefix: _Optional[str] = ..., no_repeat_ngram_size: _Optional[int] = ...) -> None: ...
 
 class TranslateResponse(_message.Message):
     __slots__ = ("results", "effective_options", "metadata")
@@ -309,17 +383,85 @@ class TranslationResult(_message.Message):
     error: _status_pb2.Status
     def __init__(self, translation: _Optional[_Union[Translation, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
+class TranslateStreamResponse(_message.Message):
+    __slots__ = ("sentence", "end")
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    sentence: DocumentSentence
+    end: DocumentEnd
+    def __init__(self, sentence: _Optional[_Union[DocumentSentence, _Mapping]] = ..., end: _Optional[_Union[DocumentEnd, _Mapping]] = ...) -> None: ...
+
+class DocumentSentence(_message.Message):
+    __slots__ = ("sequence_id", "paragraph", "span", "before", "translation", "error")
+    SEQUENCE_ID_FIELD_NUMBER: _ClassVar[int]
+    PARAGRAPH_FIELD_NUMBER: _ClassVar[int]
+    SPAN_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    TRANSLATION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sequence_id: int
+    paragraph: int
+    span: Span
+    before: str
+    translation: Translation
+    error: _status_pb2.Status
+    def __init__(self, sequence_id: _Optional[int] = ..., paragraph: _Optional[int] = ..., span: _Optional[_Union[Span, _Mapping]] = ..., before: _Optional[str] = ..., translation: _Optional[_Union[Translation, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class DocumentEnd(_message.Message):
+    __slots__ = ("after", "sentences", "failed", "effective_options", "metadata")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    sentences: int
+    failed: int
+    effective_options: DecodingOptions
+    metadata: ResponseMetadata
+    def __init__(self, after: _Optional[str] = ..., sentences: _Optional[int] = ..., failed: _Optional[int] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+
+class StreamTokensResponse(_message.Message):
+    __slots__ = ("text", "translation", "effective_options", "metadata")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TRANSLATION_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    translation: Translation
+    effective_options: DecodingOptions
+    metadata: ResponseMetadata
+    def __init__(self, text: _Optional[str] = ..., translation: _Optional[_Union[Translation, _Mapping]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+
 class Translation(_message.Message):
-    __slots__ = ("hypotheses", "source", "timings", "batch_size")
+    __slots__ = ("hypotheses", "source", "timings", "batch_size", "suspicions", "retried", "cached")
     HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SUSPICIONS_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     hypotheses: _containers.RepeatedCompositeFieldContainer[Hypothesis]
     source: TokenizedText
     timings: Timings
     batch_size: int
-    def __init__(self, hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source: _Optional[_Union[TokenizedText, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    suspicions: _containers.RepeatedCompositeFieldContainer[Suspicion]
+    retried: bool
+    cached: bool
+    def __init__(self, hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source: _Optional[_Union[TokenizedText, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., suspicions: _Optional[_Iterable[_Union[Suspicion, _Mapping]]] = ..., retried: _Optional[bool] = ..., cached: _Optional[bool] = ...) -> None: ...
+
+class Suspicion(_message.Message):
+    __slots__ = ("reason", "value", "threshold", "message")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: SuspicionReason
+    value: float
+    threshold: float
+    message: str
+    def __init__(self, reason: _Optional[_Union[SuspicionReason, str]] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Hypothesis(_message.Message):
     __slots__ = ("text", "log_probability", "normalized_score", "token_log_probabilities", "finish_reason", "target", "alignment", "word_log_probabilities")
@@ -693,6 +835,48 @@ class ResponseMetadata(_message.Message):
     total_seconds: float
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., device: _Optional[str] = ..., total_seconds: _Optional[float] = ...) -> None: ...
 
+class LoadModelRequest(_message.Message):
+    __slots__ = ("folder",)
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    def __init__(self, folder: _Optional[str] = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("model", "previous_version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    previous_version: str
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., previous_version: _Optional[str] = ...) -> None: ...
+
+class ActivateModelRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ActivateModelResponse(_message.Message):
+    __slots__ = ("model", "previous_version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    previous_version: str
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., previous_version: _Optional[str] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -716,7 +900,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "is_default", "source_language_code", "target_language_code", "architecture", "sizes", "score_kind", "precision", "device", "max_source_tokens", "max_target_tokens", "quality", "training_data", "license", "credit", "tables", "card", "files")
+    __slots__ = ("name", "version", "digest", "is_default", "source_language_code", "target_language_code", "architecture", "sizes", "score_kind", "precision", "device", "max_source_tokens", "max_target_tokens", "quality", "training_data", "license", "credit", "tables", "card", "files", "is_active")
     class SizesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -744,6 +928,7 @@ class Model(_message.Message):
     TABLES_FIELD_NUMBER: _ClassVar[int]
     CARD_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    IS_ACTIVE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -764,7 +949,8 @@ class Model(_message.Message):
     tables: ComponentTables
     card: str
     files: _containers.RepeatedCompositeFieldContainer[ModelFile]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: _Optional[bool] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., architecture: _Optional[str] = ..., sizes: _Optional[_Mapping[str, int]] = ..., score_kind: _Optional[str] = ..., precision: _Optional[str] = ..., device: _Optional[str] = ..., max_source_tokens: _Optional[int] = ..., max_target_tokens: _Optional[int] = ..., quality: _Optional[_Iterable[_Union[QualityFigure, _Mapping]]] = ..., training_data: _Optional[str] = ..., license: _Optional[str] = ..., credit: _Optional[str] = ..., tables: _Optional[_Union[ComponentTables, _Mapping]] = ..., card: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ...) -> None: ...
+    is_active: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: _Optional[bool] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., architecture: _Optional[str] = ..., sizes: _Optional[_Mapping[str, int]] = ..., score_kind: _Optional[str] = ..., precision: _Optional[str] = ..., device: _Optional[str] = ..., max_source_tokens: _Optional[int] = ..., max_target_tokens: _Optional[int] = ..., quality: _Optional[_Iterable[_Union[QualityFigure, _Mapping]]] = ..., training_data: _Optional[str] = ..., license: _Optional[str] = ..., credit: _Optional[str] = ..., tables: _Optional[_Union[ComponentTables, _Mapping]] = ..., card: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., is_active: _Optional[bool] = ...) -> None: ...
 
 class QualityFigure(_message.Message):
     __slots__ = ("test_set", "metric", "value", "signature")

@@ -40,6 +40,16 @@ class TranslationServiceStub:
                 request_serializer=service_dot_pb_dot_interlinear__pb2.TranslateRequest.SerializeToString,
                 response_deserializer=service_dot_pb_dot_interlinear__pb2.TranslateResponse.FromString,
                 _registered_method=True)
+        self.TranslateStream = channel.stream_stream(
+                '/interlinear.v1.TranslationService/TranslateStream',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.TranslateStreamRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.TranslateStreamResponse.FromString,
+                _registered_method=True)
+        self.StreamTokens = channel.unary_stream(
+                '/interlinear.v1.TranslationService/StreamTokens',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.StreamTokensRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.StreamTokensResponse.FromString,
+                _registered_method=True)
 
 
 class TranslationServiceServicer:
@@ -53,6 +63,24 @@ class TranslationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TranslateStream(self, request_iterator, context):
+        """Translates a document of any length, sentence by sentence and in order. The client sends `options` once, then the text
+        in as many messages as it likes, cut anywhere, then ends its side. Replies come while it still sends; a client that
+        does not read is not sent more, and is not read from. Nothing of the text is lost: what stands before a sentence, and
+        after the last, comes back as it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamTokens(self, request, context):
+        """Translates one text and sends the translation as it grows: each message adds text that no later step will change.
+        The last message has the whole translation, the same to the last bit as that of Translate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TranslationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +88,16 @@ def add_TranslationServiceServicer_to_server(servicer, server):
                     servicer.Translate,
                     request_deserializer=service_dot_pb_dot_interlinear__pb2.TranslateRequest.FromString,
                     response_serializer=service_dot_pb_dot_interlinear__pb2.TranslateResponse.SerializeToString,
+            ),
+            'TranslateStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.TranslateStream,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.TranslateStreamRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.TranslateStreamResponse.SerializeToString,
+            ),
+            'StreamTokens': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamTokens,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.StreamTokensRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.StreamTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +128,60 @@ class TranslationService:
             '/interlinear.v1.TranslationService/Translate',
             service_dot_pb_dot_interlinear__pb2.TranslateRequest.SerializeToString,
             service_dot_pb_dot_interlinear__pb2.TranslateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TranslateStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/interlinear.v1.TranslationService/TranslateStream',
+            service_dot_pb_dot_interlinear__pb2.TranslateStreamRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.TranslateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/interlinear.v1.TranslationService/StreamTokens',
+            service_dot_pb_dot_interlinear__pb2.StreamTokensRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.StreamTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -420,6 +512,176 @@ class ModelService:
             '/interlinear.v1.ModelService/GetModel',
             service_dot_pb_dot_interlinear__pb2.GetModelRequest.SerializeToString,
             service_dot_pb_dot_interlinear__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class ModelAdminServiceStub:
+    """Loads and unloads models; on a listener of its own, INTERLINEAR_ADMIN_GRPC_ADDRESS, for the role "admin". What a folder
+    of models holds is watched as well: a bundle put there is loaded, one taken away is unloaded, by the same rules.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.LoadModel = channel.unary_unary(
+                '/interlinear.v1.ModelAdminService/LoadModel',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.ActivateModel = channel.unary_unary(
+                '/interlinear.v1.ModelAdminService/ActivateModel',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.ActivateModelRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.ActivateModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/interlinear.v1.ModelAdminService/UnloadModel',
+                request_serializer=service_dot_pb_dot_interlinear__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_interlinear__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+
+
+class ModelAdminServiceServicer:
+    """Loads and unloads models; on a listener of its own, INTERLINEAR_ADMIN_GRPC_ADDRESS, for the role "admin". What a folder
+    of models holds is watched as well: a bundle put there is loaded, one taken away is unloaded, by the same rules.
+    """
+
+    def LoadModel(self, request, context):
+        """Examines and loads the bundle in a folder of INTERLINEAR_MODELS, and lets it answer in place of the version of the same
+        name that did. A bundle that is refused (FAILED_PRECONDITION, MODEL_REFUSED) displaces nothing. A version that is
+        loaded already is loaded anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateModel(self, request, context):
+        """Chooses which loaded version of a name answers requests that name no version: the way back from a bad one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Unloads a version once the calls that use it are answered. The one that answers by default cannot be unloaded:
+        FAILED_PRECONDITION, MODEL_IN_USE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ModelAdminServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.LoadModelRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'ActivateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateModel,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.ActivateModelRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.ActivateModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=service_dot_pb_dot_interlinear__pb2.UnloadModelRequest.FromString,
+                    response_serializer=service_dot_pb_dot_interlinear__pb2.UnloadModelResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'interlinear.v1.ModelAdminService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('interlinear.v1.ModelAdminService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ModelAdminService:
+    """Loads and unloads models; on a listener of its own, INTERLINEAR_ADMIN_GRPC_ADDRESS, for the role "admin". What a folder
+    of models holds is watched as well: a bundle put there is loaded, one taken away is unloaded, by the same rules.
+    """
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlinear.v1.ModelAdminService/LoadModel',
+            service_dot_pb_dot_interlinear__pb2.LoadModelRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlinear.v1.ModelAdminService/ActivateModel',
+            service_dot_pb_dot_interlinear__pb2.ActivateModelRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.ActivateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlinear.v1.ModelAdminService/UnloadModel',
+            service_dot_pb_dot_interlinear__pb2.UnloadModelRequest.SerializeToString,
+            service_dot_pb_dot_interlinear__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

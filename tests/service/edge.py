@@ -12,13 +12,14 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from service import json_api, pages, web
-from service.__main__ import loaded
 from service.calls import Calls
 from service.gate import Gate
 from service.grpc_server import GrpcServer, create_server
 from service.http_server import create_app, running
 from service.metrics import Metrics
-from service.served_model import ServedModel
+from service.models.loading import loaded
+from service.models.registry import Models
+from service.models.served_model import ServedModel
 from service.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,7 +49,7 @@ async def served(bundle: Path, **overrides: object) -> AsyncIterator[Served]:
 @contextlib.asynccontextmanager
 async def served_model(model: ServedModel, settings: Settings, metrics: Metrics) -> AsyncIterator[Served]:
     """Serve ``model`` on free ports while the context lasts."""
-    gate = Gate(Calls(model, settings.max_texts, metrics), metrics, settings.max_response_bytes)
+    gate = Gate(Calls(Models(model), settings.max_texts, metrics), metrics, settings.max_response_bytes)
     server = create_server(gate, settings)
     routes = [*json_api.routes(gate, settings.max_request_bytes), *pages.routes(web.FILES)]
     app = create_app(metrics.registry, lambda: True, routes)

@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from bundle import manifest as manifests
 from bundle.alignment import CONFIDENT, links
 from bundle.symmetrization import RULES, symmetrized
-from service.__main__ import loaded
 from service.client import array
 from service.errors import (
     BundleRefused,
@@ -23,6 +22,7 @@ from service.errors import (
     TargetEmpty,
 )
 from service.metrics import Metrics
+from service.models.loading import loaded
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
 from service.settings import read_settings

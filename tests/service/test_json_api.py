@@ -304,7 +304,7 @@ async def test_a_failure_nobody_foresaw_tells_the_caller_nothing_but_its_id(serv
 
 
 async def test_an_explanation_over_http_is_what_the_command_prints(service: Served, http: httpx.AsyncClient) -> None:
-    run = "from service.command import main; main()"
+    run = "from service.commands.app import main; main()"
     command = ["-c", run, "explain", SENTENCE, "--json", "--address", service.address]
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()

@@ -9,7 +9,6 @@ import pytest_asyncio
 
 from bundle.manifest import Manifest
 from bundle.tokenizer import Tokenizer
-from service.__main__ import load_tokenizer
 from service.engine import Engine
 from service.errors import (
     AttentionMissing,
@@ -24,6 +23,7 @@ from service.errors import (
     TextInvalid,
 )
 from service.metrics import Metrics
+from service.models.loading import load_tokenizer
 from service.scheduler import Limits, Scheduler
 from service.translation import TranslationOptions
 from service.translator import Translator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
-from service.report import measure, report_into
+from service.commands.report_page import measure, report_into
 from tests.service.explanations import explanation
 from tests.web.browser import CHROMIUM, chromium
 

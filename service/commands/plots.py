@@ -23,9 +23,9 @@ from matplotlib.ticker import PercentFormatter
 from rich.cells import cell_len
 
 from service.client import array
-from service.fonts import FIRST_FAMILY, font_advice, font_families
+from service.commands.fonts import FIRST_FAMILY, font_advice, font_families
+from service.commands.terminal import COMPONENT_NAMES, END_OF_SENTENCE
 from service.pb import interlinear_pb2 as pb
-from service.terminal import COMPONENT_NAMES, END_OF_SENTENCE
 
 _STYLE: dict[str, Any] = {
     "font.size": 9.0,

@@ -12,7 +12,7 @@ import grpc
 import typer
 
 from service.client import DEFAULT_TIMEOUT_SECONDS, CallFailed, Client
-from service.command_line import (
+from service.commands.command_line import (
     DEFAULT_ADDRESS,
     REFUSED,
     Address,
@@ -24,11 +24,11 @@ from service.command_line import (
     tell,
     text_of,
 )
-from service.lines import in_order, with_progress
+from service.commands.lines import in_order, with_progress
 from service.pb import interlinear_pb2 as pb
 
 if TYPE_CHECKING:
-    from service.report import Report
+    from service.commands.report_page import Report
 
 _ENDINGS = (".html", ".htm")
 _MOST_COLUMNS = 2
@@ -68,7 +68,7 @@ def report(
         async with Client(*Connection(address, timeout, wait)) as client:
             await _explain_lines(client, template, lines, page)
 
-    from service.report import report_into  # the other commands start faster without
+    from service.commands.report_page import report_into  # the other commands start faster without
 
     with ExitStack() as stack:
         page = stack.enter_context(report_into(output, os.fsencode(file.name).decode(errors="replace")))

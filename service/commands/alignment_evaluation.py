@@ -15,9 +15,9 @@ from bundle.gold import GoldPair, diagonal_quality, gold_matrix, quality, unifor
 from bundle.symmetrization import RULES
 from bundle.tokenizer import Piece, Span, TokenizedText
 from service.client import CallFailed, Client, array
-from service.lines import LINES_IN_FLIGHT
+from service.commands.lines import LINES_IN_FLIGHT
+from service.commands.published import PublishedSet, published_on
 from service.pb import interlinear_pb2 as pb
-from service.published import PublishedSet, published_on
 
 
 @dataclass(frozen=True)

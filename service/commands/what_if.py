@@ -7,7 +7,7 @@ from google.protobuf import json_format, message
 from rich.console import Console
 
 from service.client import DEFAULT_TIMEOUT_SECONDS
-from service.command_line import (
+from service.commands.command_line import (
     DEFAULT_ADDRESS,
     Address,
     BeamSize,
@@ -20,9 +20,9 @@ from service.command_line import (
     ask,
     print_line,
 )
+from service.commands.terminal import COMPONENT_NAMES
+from service.commands.terminal_changes import alternatives_view, contrast_view, what_if_view
 from service.pb import interlinear_pb2 as pb
-from service.terminal import COMPONENT_NAMES
-from service.terminal_changes import alternatives_view, contrast_view, what_if_view
 
 _NAMES = {pb.Component.Name(number).removeprefix("COMPONENT_").lower(): number for number in COMPONENT_NAMES}
 _TERMS = {f"{encoder}_{decoder}": (encoder, decoder) for encoder in _NAMES for decoder in _NAMES}

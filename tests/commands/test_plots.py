@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.fonts import font_families
+from service.commands.fonts import font_families
+from service.commands.plots import PLOTS, FontMissing, write_plot
+from service.commands.terminal import END_OF_SENTENCE
 from service.pb import interlinear_pb2 as pb
-from service.plots import PLOTS, FontMissing, write_plot
-from service.terminal import END_OF_SENTENCE
 from tests.service.explanations import explanation
 
 SOURCE, TARGET = ["The", "old", "grandfather"], ["Le", "vieux"]

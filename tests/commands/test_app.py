@@ -16,8 +16,8 @@ from rich.console import Console
 
 from bundle.alignment import read_pharaoh
 from service.client import array
+from service.commands.terminal import END_OF_SENTENCE, explanation_view, warning_line
 from service.pb import interlinear_pb2 as pb
-from service.terminal import END_OF_SENTENCE, explanation_view, warning_line
 from tests.service.edge import ROOT, ServiceProcess, service_process
 from tests.tiny_bundle import SENTENCES
 
@@ -26,7 +26,7 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 def command(*arguments: str | bytes) -> list[str | bytes]:
-    return [sys.executable, "-c", "from service.command import main; main()", *arguments]
+    return [sys.executable, "-c", "from service.commands.app import main; main()", *arguments]
 
 
 def environment(address: str) -> dict[str, str]:

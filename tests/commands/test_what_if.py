@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 from rich.console import Console
+from tests.commands.test_app import SENTENCE, command, environment
 
+from service.commands.terminal_changes import alternatives_view, contrast_view, marked, numbered, what_if_view
 from service.pb import interlinear_pb2 as pb
-from service.terminal_changes import alternatives_view, contrast_view, marked, numbered, what_if_view
 from tests.service.edge import ROOT, ServiceProcess, service_process
 from tests.service.explanations import explanation
-from tests.service.test_command import SENTENCE, command, environment
 
 TARGET = "La maison est petite, mais le jardin est grand."
 Run = Callable[..., subprocess.CompletedProcess[bytes]]

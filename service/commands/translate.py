@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from service.client import DEFAULT_TIMEOUT_SECONDS, Client, translation_of
-from service.command_line import (
+from service.commands.command_line import (
     DEFAULT_ADDRESS,
     REFUSED,
     Address,
@@ -22,7 +22,7 @@ from service.command_line import (
     tell,
     text_of,
 )
-from service.lines import in_order, with_progress
+from service.commands.lines import in_order, with_progress
 from service.pb import interlinear_pb2 as pb
 
 LengthPenalty = Annotated[float | None, typer.Option("--length-penalty", help="Exponent of the length, 0 to 5.")]

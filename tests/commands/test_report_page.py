@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.commands.report_page import measure, record, repeated_ratio, report_into
 from service.pb import interlinear_pb2 as pb
-from service.report import measure, record, repeated_ratio, report_into
 from tests.service.explanations import explanation
 
 HOSTILE = ["<b>", "</script><script>alert(1)</script>", '"&amp;', "]]>", "<!--"]

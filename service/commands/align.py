@@ -13,10 +13,10 @@ from rich.table import Table
 from bundle.alignment import CONFIDENT, AlignmentQuality
 from bundle.errors import InvalidGold
 from bundle.gold import read_gold
-from service.alignment_evaluation import Evaluation, Reading
-from service.alignment_evaluation import evaluate as evaluated
 from service.client import DEFAULT_TIMEOUT_SECONDS
-from service.command_line import (
+from service.commands.alignment_evaluation import Evaluation, Reading
+from service.commands.alignment_evaluation import evaluate as evaluated
+from service.commands.command_line import (
     DEFAULT_ADDRESS,
     Address,
     Connection,
@@ -27,7 +27,7 @@ from service.command_line import (
     ask,
     print_line,
 )
-from service.link_formats import Evidence, Format, Method, alignment_options, written
+from service.commands.link_formats import Evidence, Format, Method, alignment_options, written
 from service.pb import interlinear_pb2 as pb
 
 _SHIFTS = (0, 1, 2)

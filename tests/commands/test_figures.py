@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.figures import FORMATS, FigureImpossible, View, write_figure
-from service.plots import PLOTS
+from service.commands.figures import FORMATS, FigureImpossible, View, write_figure
+from service.commands.plots import PLOTS
 from tests.service.edge import ROOT
 from tests.service.explanations import explanation
 
@@ -19,7 +19,7 @@ class Without:
             raise ModuleNotFoundError(f"No module named {name!r}", name="matplotlib")
 
 sys.meta_path.insert(0, Without())
-from service.figures import FigureImpossible, View, write_figure
+from service.commands.figures import FigureImpossible, View, write_figure
 from tests.service.explanations import explanation
 write_figure(explanation(["a"], ["b"]), View.WEIGHTS, Path(sys.argv[1], "figure.html"))
 try:
@@ -73,5 +73,5 @@ def test_a_missing_font_is_a_figure_that_is_impossible(tmp_path: Path) -> None:
 
 
 def test_neither_the_command_nor_the_server_imports_matplotlib() -> None:
-    told = python("import sys, service.command, service.__main__; print('matplotlib' in sys.modules)")
+    told = python("import sys, service.commands.app, service.__main__; print('matplotlib' in sys.modules)")
     assert told == "False\n"

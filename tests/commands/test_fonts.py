@@ -1,6 +1,6 @@
 import pytest
 
-from service.fonts import FIRST_FAMILY, font_advice, font_families
+from service.commands.fonts import FIRST_FAMILY, font_advice, font_families
 
 NOWHERE = "\U0010fffd"  # the last private character: no font is expected to have it
 

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from service.commands.terminal import COMPONENT_NAMES, END_OF_SENTENCE, nine, warning_line
 from service.pb import interlinear_pb2 as pb
-from service.terminal import COMPONENT_NAMES, END_OF_SENTENCE, nine, warning_line
 
 _MARKED = "bold reverse"
 _SHOWN_FROM = 0.005  # smaller differences would print as 0.00

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.commands.test_app import SENTENCE, command, environment
 
 from service.translation import TranslationOptions
 from tests.service.edge import ROOT, ServiceProcess, service_process
-from tests.service.test_command import SENTENCE, command, environment
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 

@@ -14,9 +14,9 @@ import typer
 from google.protobuf import json_format
 from rich.console import Console
 
-from service.align_command import align
 from service.client import DEFAULT_TIMEOUT_SECONDS, CallFailed
-from service.command_line import (
+from service.commands.align import align
+from service.commands.command_line import (
     DEFAULT_ADDRESS,
     REFUSED,
     UNREACHABLE,
@@ -32,11 +32,11 @@ from service.command_line import (
     print_line,
     tell,
 )
-from service.explain_command import explain
-from service.report_command import report
-from service.terminal import model_view
-from service.translate_command import translate
-from service.what_if_command import alternatives, contrast, what_if
+from service.commands.explain import explain
+from service.commands.report import report
+from service.commands.terminal import model_view
+from service.commands.translate import translate
+from service.commands.what_if import alternatives, contrast, what_if
 
 _UNREACHABLE_CODES = {
     grpc.StatusCode.UNAVAILABLE,

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bundle.step import MAX_BEAM_SIZE
 from service.client import DEFAULT_TIMEOUT_SECONDS
-from service.command_line import (
+from service.commands.command_line import (
     DEFAULT_ADDRESS,
     Address,
     BeamSize,
@@ -22,10 +22,10 @@ from service.command_line import (
     ask,
     print_line,
 )
-from service.figures import FORMATS, FigureImpossible, View, write_figure
-from service.link_formats import Evidence, Format, Method, alignment_options, written
+from service.commands.figures import FORMATS, FigureImpossible, View, write_figure
+from service.commands.link_formats import Evidence, Format, Method, alignment_options, written
+from service.commands.terminal import explanation_view
 from service.pb import interlinear_pb2 as pb
-from service.terminal import explanation_view
 
 _DEFAULT_BEAM_SIZE = 4  # of the service; its own module would make every start of the command slower
 _FIGURE_HELP = f"Draw a figure into this file instead, by its ending: {', '.join(FORMATS)}."

@@ -15,11 +15,11 @@ from rich.console import Console
 from bundle import manifest as manifests
 from bundle.alignment import AlignmentQuality, read_pharaoh
 from bundle.gold import diagonal_quality, read_gold
-from service.align_command import evaluation_view
-from service.alignment_evaluation import Evaluation, Reading, Row
-from service.command import main
+from service.commands.align import evaluation_view
+from service.commands.alignment_evaluation import Evaluation, Reading, Row
+from service.commands.app import main
+from service.commands.published import published_on
 from service.pb import interlinear_pb2 as pb
-from service.published import published_on
 from tests.service.edge import ServiceProcess, service_process
 from tests.tiny_bundle import TinyBundle
 

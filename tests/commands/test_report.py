@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.commands.test_app import SENTENCE, command, environment
+from tests.commands.test_report_page import Page
 
 from tests.service.edge import ROOT, ServiceProcess, service_process
-from tests.service.test_command import SENTENCE, command, environment
-from tests.service.test_report import Page
 from tests.tiny_bundle import SENTENCES
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]

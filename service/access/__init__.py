@@ -1,0 +1,1 @@
+"""Who may come in, for what, and how much of it."""

@@ -1,0 +1,1 @@
+"""The command ``interlinear``: what a caller of the service runs, and what starts the service."""
