@@ -19,11 +19,13 @@ ENV PATH=/opt/interlinear/bin:$PATH PYTHONUNBUFFERED=1 \
     INTERLINEAR_GRPC_ADDRESS=0.0.0.0:50051 INTERLINEAR_HTTP_ADDRESS=0.0.0.0:8080
 USER 10001:10001
 EXPOSE 50051 8080
+# Whoever publishes these ports gives a certificate and credentials, or says INTERLINEAR_ALLOW_UNPROTECTED=true
+# (docs/security.md): without either the service does not start. Metrics and administration stay on loopback unless told.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["python", "-c", "\
-import os, grpc; from grpc_health.v1 import health_pb2, health_pb2_grpc; \
-port = os.environ['INTERLINEAR_GRPC_ADDRESS'].rpartition(':')[2]; \
-stub = health_pb2_grpc.HealthStub(grpc.insecure_channel('127.0.0.1:' + port)); \
-reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=4); \
-raise SystemExit(reply.status != health_pb2.HealthCheckResponse.SERVING)"]
+import os, ssl, urllib.request; \
+scheme = 'https' if os.environ.get('INTERLINEAR_TLS_CERTIFICATE') else 'http'; \
+port = os.environ.get('INTERLINEAR_ADMIN_HTTP_ADDRESS', '127.0.0.1:9464').rpartition(':')[2]; \
+unverified = ssl._create_unverified_context(); \
+urllib.request.urlopen(f'{scheme}://127.0.0.1:{port}/readyz', timeout=4, context=unverified)"]
 ENTRYPOINT ["interlinear"]
 CMD ["serve"]

@@ -3,13 +3,14 @@
 Axes: ``batch`` sentences, ``beam`` hypotheses of a sentence, ``k`` candidates of a hypothesis, ``time`` steps taken.
 
 The rules, which a test restates by brute force. A candidate is one more token for a live hypothesis; banned tokens,
-padding and beginning of sentence are no candidates, and while a forced prefix lasts only its next token is. At each
-step candidates are ordered by summed log-probability, then beam row, then token id. Ends of sentence among the first
-``beam_size`` finish; the first ``beam_size`` others live on. A sentence is done when ``beam_size`` hypotheses have
-finished, when the last allowed step is taken (its live hypotheses then finish as ``max_length``), or when no live one
-can matter any more: log-probabilities are not positive, so nothing that grows out of a live hypothesis scores above
-its log-probability over ``max_target_tokens ** length_penalty``; once ``n_best`` finished ones reach that bound, going
-on cannot change the answer. Equal scores rank in the order in which they finished.
+padding and beginning of sentence are no candidates, nor is one that would repeat a run of ``no_repeat_ngram_size``
+tokens; while a forced prefix lasts only its next token is, whatever it repeats. At each step candidates are ordered by
+summed log-probability, then beam row, then token id. Ends of sentence among the first ``beam_size`` finish; the first
+``beam_size`` others live on. A sentence is done when ``beam_size`` hypotheses have finished, when the last allowed step
+is taken (its live hypotheses then finish as ``max_length``), or when no live one can matter any more: log-probabilities
+are not positive, so nothing that grows out of a live hypothesis scores above its log-probability over
+``max_target_tokens ** length_penalty``; once ``n_best`` finished ones reach that bound, going on cannot change the
+answer. Equal scores rank in the order in which they finished.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from bundle.blocking import completing
 from bundle.errors import InvalidSearchOptions
 from bundle.manifest import SpecialIds
-from bundle.step import ALL_CANDIDATES, FinishReason, Hypothesis, SearchOptions, State, StepOutput
-
-_HISTORY_CHUNK = 16  # steps by which the history grows
-_FILL = -1  # in padded lists of token ids: equal to no id
+from bundle.ragged import padded, recorded, stacked
+from bundle.step import (
+    ALL_CANDIDATES,
+    FinishReason,
+    Hypothesis,
+    SearchOptions,
+    State,
+    StepOutput,
+    token_log_probabilities,
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,9 @@ class Beams:
     _prefix_lengths: Int[np.ndarray, "batch"]
     _prefixes: Int[np.ndarray, "batch prefix"]
     _banned: Int[np.ndarray, "batch banned"]
+    _no_repeat_ngram_sizes: Int[np.ndarray, "batch"]
+    _emitted: Int[np.ndarray, "batch time beam"]  # by each live hypothesis, in order; kept where runs are blocked
+    _blocked: Int[np.ndarray, "batch blocked beam"]  # what would repeat a run
     _tokens: Int[np.ndarray, "batch time beam"]  # of the row it was put in
     _parents: Int[np.ndarray, "batch time beam"]  # the row that emitted it
     _token_scores: Float[np.ndarray, "batch time beam"]
@@ -91,8 +102,11 @@ class Beams:
             _length_penalties=np.array([o.length_penalty for o in options], dtype=np.float64),
             _n_best=np.array([o.n_best for o in options]),
             _prefix_lengths=np.array([len(o.forced_prefix) for o in options]),
-            _prefixes=_padded([o.forced_prefix for o in options]),
-            _banned=_padded([sorted(silent.union(o.banned_token_ids)) for o in options]),
+            _prefixes=padded([o.forced_prefix for o in options]),
+            _banned=padded([sorted(silent.union(o.banned_token_ids)) for o in options]),
+            _no_repeat_ngram_sizes=np.array([o.no_repeat_ngram_size for o in options]),
+            _emitted=np.zeros((batch, 0, beam), dtype=np.int64),
+            _blocked=np.zeros((batch, 0, beam), dtype=np.int64),
             _tokens=np.zeros((batch, 0, beam), dtype=np.int64),
             _parents=np.zeros((batch, 0, beam), dtype=np.int64),
             _token_scores=np.zeros((batch, 0, beam)),
@@ -108,7 +122,7 @@ class Beams:
     @property
     def width(self) -> int:
         """Candidates of one hypothesis that can matter: one for each row, end of sentence, and one for each ban."""
-        return self.beam_size + 1 + int(self._banned.shape[1])
+        return self.beam_size + 1 + int(self._banned.shape[1]) + int(self._blocked.shape[1])
 
     @property
     def candidates(self) -> int:
@@ -141,7 +155,7 @@ class Beams:
         if self.beam_size != other.beam_size:
             raise InvalidSearchOptions(f"beams of {self.beam_size} and {other.beam_size} rows cannot share a batch")
         theirs = other._arrays()
-        arrays = {name: _stacked(array, theirs[name]) for name, array in self._arrays().items()}
+        arrays = {name: stacked(array, theirs[name]) for name, array in self._arrays().items()}
         return replace(self, **arrays, _ends=self._ends + other._ends)
 
     def _arrays(self) -> dict[str, Any]:
@@ -201,11 +215,9 @@ def advance(
         steps=beams.steps + 1,
         scores=scores,
         previous_token_ids=live_tokens,
-        _tokens=_recorded(beams._tokens, beams.steps, live_tokens),
-        _parents=_recorded(beams._parents, beams.steps, parents),
-        _token_scores=_recorded(beams._token_scores, beams.steps, token_scores[sentences, live]),
         _finished_scores=-np.sort(np.concatenate([-beams._finished_scores, -new_scores], axis=1), axis=1)[:, :beam],
         _ends=tuple(all_ends),
+        **_remembered(beams, parents, live_tokens, token_scores[sentences, live]),
     )
     done = np.flatnonzero(at_limit | _settled(advanced)).tolist()
     return advanced, parents, {sentence: _answer(advanced, sentence) for sentence in done}
@@ -222,20 +234,25 @@ def reorder(state: State, parents: Int[np.ndarray, "batch beam"]) -> State:
     }
 
 
-def token_log_probabilities(
-    output: StepOutput, token_ids: Int[np.ndarray, "batch beam"]
-) -> Float[np.ndarray, "batch beam"]:
-    """Return the log-probability of one given token a row, from an answer to ``ALL_CANDIDATES``; -inf for no token."""
-    if output.log_probabilities is not None:
-        known = (token_ids >= 0) & (token_ids < output.log_probabilities.shape[2])
-        place = np.where(known, token_ids, 0)[:, :, None]
-        found = np.take_along_axis(output.log_probabilities, place, axis=2)[:, :, 0]
-    else:
-        match = output.candidate_token_ids == token_ids[:, :, None]
-        known = match.any(axis=2)
-        place = match.argmax(axis=2)[:, :, None]
-        found = np.take_along_axis(output.candidate_log_probabilities, place, axis=2)[:, :, 0]
-    return np.where(known, found.astype(np.float64), -np.inf)
+def certain_prefix(beams: Beams, sentence: int) -> tuple[int, ...]:
+    """Return the tokens that the best hypothesis of a sentence begins with, however its search goes on.
+
+    They are what all hypotheses begin with that may still be the best: the best of the finished ones, and those alive
+    that can still beat it. Two rows of one step never hold the same tokens, so hypotheses agree up to where their paths
+    meet. What the answer ends with, such as end of sentence, is not told before it is there.
+    """
+    best = max(beams._ends[sentence], key=lambda end: end.normalized_score, default=None)
+    bounds = beams.scores[sentence] / beams._max_target_tokens[sentence] ** beams._length_penalties[sentence]
+    rows = set(np.flatnonzero(bounds > (-np.inf if best is None else best.normalized_score)).tolist())
+    tokens, parents = beams._tokens[sentence].tolist(), beams._parents[sentence].tolist()
+    token_ids: list[int] = []
+    for step in reversed(range(int(beams.steps[sentence]))):
+        if best is not None and best.step == step + 1:
+            rows.add(best.row)
+        if len(rows) == 1 and (best is None or step < best.step):
+            token_ids.append(tokens[step][min(rows)])
+        rows = {parents[step][row] for row in rows}
+    return tuple(reversed(token_ids))
 
 
 def _allowed(
@@ -245,6 +262,8 @@ def _allowed(
     width = min(output.candidate_token_ids.shape[2], beams.width)
     token_ids = output.candidate_token_ids[:, :, :width]
     banned = (token_ids[:, :, :, None] == beams._banned[:, None, None, :]).any(axis=3)
+    if beams._blocked.shape[1]:
+        banned |= (token_ids[:, :, :, None] == beams._blocked.swapaxes(1, 2)[:, :, None, :]).any(axis=3)
     log_probabilities = np.where(banned, -np.inf, output.candidate_log_probabilities[:, :, :width].astype(np.float64))
     forced = beams.steps < beams._prefix_lengths
     if forced.any():
@@ -256,6 +275,22 @@ def _allowed(
         log_probabilities[forced] = -np.inf
         log_probabilities[forced, :, 0] = found[forced]
     return token_ids, log_probabilities
+
+
+def _remembered(beams: Beams, parents: Any, live_tokens: Any, live_scores: Any) -> dict[str, Any]:
+    """Return the fields that keep what was emitted, and say what each new row may not emit, to not repeat a run."""
+    steps, sizes = beams.steps, beams._no_repeat_ngram_sizes
+    emitted, blocked = beams._emitted, beams._blocked[:, :0]
+    if sizes.any():
+        emitted = recorded(np.take_along_axis(emitted, parents[:, None], axis=2), steps, live_tokens)
+        blocked = completing(emitted, steps + 1, sizes)
+    return {
+        "_tokens": recorded(beams._tokens, steps, live_tokens),
+        "_parents": recorded(beams._parents, steps, parents),
+        "_token_scores": recorded(beams._token_scores, steps, live_scores),
+        "_emitted": emitted,
+        "_blocked": blocked,
+    }
 
 
 def _settled(beams: Beams) -> Any:
@@ -287,31 +322,3 @@ def _traced(beams: Beams, sentence: int, end: _End) -> Hypothesis:
         finish_reason=end.finish_reason,
         beam_path=tuple(reversed(path)),
     )
-
-
-def _padded(lists: Sequence[Sequence[int]]) -> Int[np.ndarray, "batch longest"]:
-    padded = np.full((len(lists), max(map(len, lists))), _FILL, dtype=np.int64)
-    for row, items in enumerate(lists):
-        padded[row, : len(items)] = items
-    return padded
-
-
-def _stacked(first: Any, second: Any) -> Any:
-    """Return two arrays one after the other, the shorter second axis padded."""
-    if first.ndim == 1 or first.shape[1] == second.shape[1]:
-        return np.concatenate([first, second])
-    longest = max(first.shape[1], second.shape[1])
-    widen = [((0, 0), (0, longest - array.shape[1]), *[(0, 0)] * (array.ndim - 2)) for array in (first, second)]
-    padded = [np.pad(array, pad, constant_values=_FILL) for array, pad in zip((first, second), widen, strict=True)]
-    return np.concatenate(padded)
-
-
-def _recorded(history: Any, steps: Any, values: Any) -> Any:
-    """Return ``history`` with ``values`` at each sentence's own step."""
-    longest = int(steps.max()) + 1
-    if longest > history.shape[1]:
-        history = np.pad(history, ((0, 0), (0, longest + _HISTORY_CHUNK - 1 - history.shape[1]), (0, 0)))
-    else:
-        history = history.copy()
-    history[np.arange(len(steps)), steps] = values
-    return history

@@ -3,6 +3,7 @@
 ```
 BundleError
 ├── InvalidBundle          the folder is not a whole, unedited bundle of a format this code reads
+├── UnsafeFile             a file is not plain, too large, or cannot be read
 ├── InvalidText            the text is not valid Unicode
 ├── InvalidGold            a file of gold alignments cannot be read
 ├── InvalidSearchOptions   a beam search was asked for something it cannot do
@@ -31,6 +32,10 @@ class InvalidBundle(BundleError):
         self.faults = tuple(faults)
         lines = "".join(f"\n  - {fault}" for fault in self.faults)
         super().__init__(f"{folder} is not a usable bundle, {len(self.faults)} fault(s):{lines}")
+
+
+class UnsafeFile(BundleError):
+    """A file that is not read: a link, a pipe or a device, one that is too large, or one that the system refuses."""
 
 
 class InvalidText(BundleError, ValueError):

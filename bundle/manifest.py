@@ -1,4 +1,4 @@
-"""The manifest: what a bundle is made of, written and read in one place, and the check that nothing was changed.
+"""The manifest: what a bundle says of itself, written and read in one place.
 
 Every fault of a folder is collected before anything is refused, so one look at the message is enough to repair it.
 """
@@ -8,14 +8,14 @@ import hashlib
 import json
 import os
 import re
-import types
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bundle.errors import InvalidBundle
+from bundle import plain_files
+from bundle.decoding import Json, decode, parse
+from bundle.errors import InvalidBundle, UnsafeFile
+from bundle.figures import figure_faults
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -27,13 +27,20 @@ SCORE_KINDS = ("bilinear", "additive", "none", "addressing")
 PRECISIONS = ("float32", "int8")
 DTYPES = ("float32", "int64")
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_STATE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # goes into addresses, labels and logs
+_STATE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 # BCP-47; "x-digits" is a tag for private use.
 LANGUAGE_TAG = r"(?:[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*|x(?:-[A-Za-z0-9]{1,8})+)"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-Json = Any  # a JSON value; its shape is the business of the module that writes it
+# A bundle that asks for more is refused before its files are read.
+_MOST_BYTES = {MANIFEST_FILE: 1 << 20, "README.md": 1 << 20, "tokenizer.model": 64 << 20}
+_MOST_BYTES_OF_OTHERS = (2 << 30) - 1  # protobuf's own limit, so that of an ONNX file
+_MOST_BYTES_TOGETHER = 4 << 30
+_MOST_TOKENS = 1 << 16
+_LARGEST_SIZE = 2**31 - 1
+_MOST_NAMES = 64  # of sizes, of states, of inputs or outputs
 
 
 @dataclass(frozen=True)
@@ -174,24 +181,15 @@ def read(folder: Path) -> Manifest:
     Raises:
         InvalidBundle: The manifest is missing, malformed or out of range; every fault is listed.
     """
-    manifest, faults = _read(folder)
+    manifest, faults = read_with_faults(folder)
     if manifest is None or faults:
         raise InvalidBundle(folder, faults)
     return manifest
 
 
-def verify(folder: Path) -> Manifest:
-    """Return the manifest of ``folder`` after comparing every file with it.
-
-    Raises:
-        InvalidBundle: Every fault: those of ``read``, and missing, extra, truncated or edited files.
-    """
-    manifest, faults = _read(folder)
-    if manifest is not None:
-        faults = [*faults, *_file_faults(folder, manifest.files)]
-    if manifest is None or faults:
-        raise InvalidBundle(folder, faults)
-    return manifest
+def most_bytes(name: str) -> int:
+    """Return the size that a bundle's file of this name may have."""
+    return _MOST_BYTES.get(name, _MOST_BYTES_OF_OTHERS)
 
 
 def digest(manifest: Manifest) -> str:
@@ -216,65 +214,25 @@ def _canonical(manifest: Manifest) -> bytes:
     return (json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _read(folder: Path) -> tuple[Manifest | None, list[str]]:
-    """Return the manifest (None when it cannot even be built) and every fault of its content."""
-    path = folder / MANIFEST_FILE
+def read_with_faults(folder: Path) -> tuple[Manifest | None, list[str]]:
+    """Return the manifest of ``folder``, None when it cannot even be built, and every fault of its content."""
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-    except FileNotFoundError:
+        content = parse(plain_files.read(folder / MANIFEST_FILE, most_bytes(MANIFEST_FILE)))
+    except (FileNotFoundError, NotADirectoryError):
         return None, [f"{MANIFEST_FILE} is missing"]
-    except (OSError, ValueError) as error:
+    except UnsafeFile as error:
+        return None, [str(error)]
+    except ValueError as error:
         return None, [f"{MANIFEST_FILE} cannot be read as JSON: {error}"]
     found = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(found, int) and found != FORMAT_VERSION:
         return None, [f"format_version is {found}; this code reads {FORMAT_VERSION}. Export the bundle again"]
     faults: list[str] = []
-    manifest = _decode(content, Manifest, "", faults)
+    manifest = decode(content, Manifest, "", faults)
     if faults:
         return None, faults
     assert isinstance(manifest, Manifest)
     return manifest, list(_range_faults(manifest))
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _decode(value: Json, expected: Any, where: str, faults: list[str]) -> Any:
-    """Return ``value`` as the type ``expected``, adding to ``faults`` every place where it is something else."""
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if expected is Json:
-        return value
-    if origin is types.UnionType:
-        return None if value is None else _decode(value, arguments[0], where, faults)
-    if dataclasses.is_dataclass(expected):
-        return _decode_fields(value, expected, where, faults)
-    if origin is dict and isinstance(value, dict):
-        return {key: _decode(item, arguments[1], f"{where}.{key}", faults) for key, item in value.items()}
-    if origin is tuple and isinstance(value, list):
-        return tuple(_decode(item, arguments[0], f"{where}[{index}]", faults) for index, item in enumerate(value))
-    if expected in (int, str) and type(value) is expected:  # not isinstance: JSON true is no integer
-        return value
-    wanted = {dict: "an object", tuple: "a list", int: "an integer", str: "a string"}[origin or expected]
-    faults.append(f"{where or MANIFEST_FILE} is {_json_kind(value)}; it must be {wanted}")
-    return None
-
-
-def _decode_fields(value: Json, expected: Any, where: str, faults: list[str]) -> Any:
-    if not isinstance(value, dict):
-        faults.append(f"{where or MANIFEST_FILE} is {_json_kind(value)}; it must be an object")
-        return None
-    hints = typing.get_type_hints(expected)
-    prefix = f"{where}." if where else ""
-    faults.extend(f"{prefix}{key} is not a key of format {FORMAT_VERSION}" for key in value.keys() - hints.keys())
-    faults.extend(f"{prefix}{key} is missing" for key in hints.keys() - value.keys())
-    known = {key: _decode(value[key], hints[key], prefix + key, faults) for key in hints if key in value}
-    return None if faults else expected(**known)
-
-
-def _json_kind(value: Json) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "an integer"}
-    return "null" if value is None else names.get(type(value), "a number")
 
 
 def _range_faults(manifest: Manifest) -> Iterator[str]:
@@ -282,32 +240,40 @@ def _range_faults(manifest: Manifest) -> Iterator[str]:
     if manifest.format_version != FORMAT_VERSION:
         yield f"format_version is {manifest.format_version}; this code writes {FORMAT_VERSION}"
     for name in ("bundle_id", "version", "architecture"):
-        if not getattr(manifest, name).strip():
-            yield f"{name} is empty"
+        if not _NAME.fullmatch(getattr(manifest, name)):
+            allowed = "1 to 64 letters and digits of ASCII, dots, dashes and underscores, the first a letter or digit"
+            yield f"{name} is {getattr(manifest, name)[:80]!r}; it must be {allowed}"
     for name in ("source_language", "target_language"):
         if not re.fullmatch(LANGUAGE_TAG, getattr(manifest, name)):
             yield f"{name} is {getattr(manifest, name)!r}; it must be a BCP-47 tag such as 'en' or 'pt-BR'"
-    for name, allowed in (("score_kind", SCORE_KINDS), ("precision", PRECISIONS)):
-        if getattr(manifest, name) not in allowed:
-            yield f"{name} is {getattr(manifest, name)!r}; it must be one of {', '.join(allowed)}"
-    for name in ("decoder_token_offset", "alignment_shift"):
-        if not 0 <= getattr(manifest, name) <= 2:
-            yield f"{name} is {getattr(manifest, name)}; it must be 0, 1 or 2"
+    for name, choices in (("score_kind", SCORE_KINDS), ("precision", PRECISIONS)):
+        if getattr(manifest, name) not in choices:
+            yield f"{name} is {getattr(manifest, name)!r}; it must be one of {', '.join(choices)}"
+    if manifest.decoder_token_offset not in (1, 2):  # at step s, the token of s itself is still to be found
+        yield f"decoder_token_offset is {manifest.decoder_token_offset}; it must be 1 or 2"
+    if not 0 <= manifest.alignment_shift <= 2:
+        yield f"alignment_shift is {manifest.alignment_shift}; it must be 0, 1 or 2"
     for name, limit in dataclasses.asdict(manifest.limits).items():
-        if limit < 2:
-            yield f"limits.{name} is {limit}; it must be at least 2 (one token and end of sentence)"
+        if not 2 <= limit <= _MOST_TOKENS:
+            yield f"limits.{name} is {limit}; it must lie in [2, {_MOST_TOKENS}], end of sentence included"
     for key in ("data", "licence", "credit"):
         if key not in manifest.training:
             yield f"training.{key} is missing"
+    yield from figure_faults(manifest.quality, manifest.reference)
     yield from _size_faults(manifest)
     yield from _graph_faults(manifest)
     yield from _declared_file_faults(manifest)
 
 
 def _size_faults(manifest: Manifest) -> Iterator[str]:
-    required = ["vocabulary", "key"] if manifest.score_kind == "bilinear" else ["vocabulary"]
+    explained = manifest.score_kind == "bilinear" or manifest.tables is not None
+    required = ["vocabulary", "key"] if explained else ["vocabulary"]
     yield from (f"sizes.{name} is missing" for name in required if name not in manifest.sizes)
-    yield from (f"sizes.{name} is {size}; it must be positive" for name, size in manifest.sizes.items() if size < 1)
+    for name, size in manifest.sizes.items():
+        if not 1 <= size <= _LARGEST_SIZE:
+            yield f"sizes.{name} is {size}; it must lie in [1, {_LARGEST_SIZE}]"
+    if len(manifest.sizes) > _MOST_NAMES:
+        yield f"sizes names {len(manifest.sizes)} sizes; at most {_MOST_NAMES} are read"
     special = dataclasses.asdict(manifest.special_ids)
     vocabulary = manifest.sizes.get("vocabulary", 0)
     for name, token_id in special.items():
@@ -329,8 +295,12 @@ def _graph_faults(manifest: Manifest) -> Iterator[str]:
     names = [tensor.name for tensor in manifest.state]
     if len(set(names)) < len(names) or not all(_STATE_NAME.fullmatch(name) for name in names):
         yield f"state names are {names}; they must be different lower-case identifiers"
-    yield from (f"state {t.name!r} has size {t.size}; it must be positive" for t in manifest.state if t.size < 1)
+    for state in manifest.state:
+        if not 1 <= state.size <= _LARGEST_SIZE:
+            yield f"state {state.name!r} has size {state.size}; it must lie in [1, {_LARGEST_SIZE}]"
     for graph_name, graph in manifest.graphs.items():
+        if max(len(manifest.state), len(graph.inputs), len(graph.outputs)) > _MOST_NAMES:
+            yield f"graphs.{graph_name} or state lists more than {_MOST_NAMES} tensors"
         for tensor in (*graph.inputs, *graph.outputs):
             if tensor.dtype not in DTYPES:
                 yield f"graphs.{graph_name}: {tensor.name!r} is {tensor.dtype!r}; it must be one of {', '.join(DTYPES)}"
@@ -350,24 +320,12 @@ def _declared_file_faults(manifest: Manifest) -> Iterator[str]:
     required = {*REQUIRED_FILES, *([TABLES_FILE] if manifest.tables is not None else [])}
     yield from (f"files does not list {name}" for name in sorted(required - manifest.files.keys()))
     for name, entry in manifest.files.items():
-        if not _FILE_NAME.fullmatch(name) or name == MANIFEST_FILE:
+        if not FILE_NAME.fullmatch(name) or name == MANIFEST_FILE:
             yield f"files lists {name!r}; only plain names of files beside the manifest are allowed"
         if not _SHA256.fullmatch(entry.sha256):
             yield f"files.{name}.sha256 must be 64 lower-case hex digits"
-        if entry.size_bytes < 0:
-            yield f"files.{name}.size_bytes is {entry.size_bytes}; it cannot be negative"
-
-
-def _file_faults(folder: Path, files: Mapping[str, FileDigest]) -> Iterator[str]:
-    present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
-    yield from (f"{name} is in the folder but not in the manifest" for name in sorted(present - files.keys()))
-    for name, expected in files.items():
-        if not _FILE_NAME.fullmatch(name):
-            continue  # already a fault; its path is never opened
-        path = folder / name
-        if not path.is_file():
-            yield f"{name} is missing"
-        elif path.stat().st_size != expected.size_bytes:
-            yield f"{name} has {path.stat().st_size} bytes; the manifest says {expected.size_bytes}"
-        elif file_digest(path).sha256 != expected.sha256:
-            yield f"{name} was changed: its SHA-256 is not the manifest's"
+        most = most_bytes(name)
+        if not 0 <= entry.size_bytes <= most:
+            yield f"files.{name}.size_bytes is {entry.size_bytes}; it must lie in [0, {most}]"
+    if (together := sum(entry.size_bytes for entry in manifest.files.values())) > _MOST_BYTES_TOGETHER:
+        yield f"the files have {together} bytes together; at most {_MOST_BYTES_TOGETHER} are read"

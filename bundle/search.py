@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from bundle.beams import Beams, advance, reorder, token_log_probabilities
+from bundle.beams import Beams, advance, certain_prefix, reorder
 from bundle.errors import InvalidSearchOptions
 from bundle.manifest import SpecialIds
 from bundle.step import (
@@ -24,6 +24,7 @@ from bundle.step import (
     StepFunction,
     StepOutput,
     max_target_tokens,
+    token_log_probabilities,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "StepOutput",
     "Trace",
     "advance",
+    "certain_prefix",
     "force",
     "max_target_tokens",
     "reorder",

@@ -15,6 +15,7 @@ from bundle.errors import InvalidSearchOptions
 
 MAX_BEAM_SIZE = 16
 MAX_LENGTH_PENALTY = 5.0
+MAX_NO_REPEAT_NGRAM_SIZE = 16
 ALL_CANDIDATES = int(np.iinfo(np.int32).max)  # asks a step for every token
 
 FinishReason = Literal["eos", "max_length"]
@@ -42,6 +43,8 @@ class SearchOptions:
         length_penalty: The exponent in ``normalized_score = log_probability / length ** length_penalty``, 0 to 5.
         forced_prefix: Tokens that every hypothesis starts with.
         banned_token_ids: Tokens never emitted after the forced prefix.
+        no_repeat_ngram_size: No run of so many tokens comes twice, but for what the forced prefix repeats; 0 to 16, 0
+            allows all.
     """
 
     max_target_tokens: int
@@ -50,6 +53,7 @@ class SearchOptions:
     length_penalty: float = 1.0
     forced_prefix: tuple[int, ...] = ()
     banned_token_ids: tuple[int, ...] = ()
+    no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -64,6 +68,10 @@ class SearchOptions:
             faults.append(f"n_best is {self.n_best}; it must lie in [1, beam_size = {self.beam_size}]")
         if not 0.0 <= self.length_penalty <= MAX_LENGTH_PENALTY:
             faults.append(f"length_penalty is {self.length_penalty}; it must lie in [0, {MAX_LENGTH_PENALTY}]")
+        if not 0 <= self.no_repeat_ngram_size <= MAX_NO_REPEAT_NGRAM_SIZE:
+            faults.append(
+                f"no_repeat_ngram_size is {self.no_repeat_ngram_size}; it must lie in [0, {MAX_NO_REPEAT_NGRAM_SIZE}]"
+            )
         if self.max_target_tokens < 1:
             faults.append(f"max_target_tokens is {self.max_target_tokens}; it must be at least 1")
         elif len(self.forced_prefix) >= self.max_target_tokens:
@@ -181,3 +189,19 @@ class Hypothesis:
     token_log_probabilities: tuple[float, ...]
     finish_reason: FinishReason
     beam_path: tuple[int, ...]
+
+
+def token_log_probabilities(
+    output: StepOutput, token_ids: Int[np.ndarray, "batch beam"]
+) -> Float[np.ndarray, "batch beam"]:
+    """Return the log-probability of one given token a row, from an answer to ``ALL_CANDIDATES``; -inf for no token."""
+    if output.log_probabilities is not None:
+        known = (token_ids >= 0) & (token_ids < output.log_probabilities.shape[2])
+        place = np.where(known, token_ids, 0)[:, :, None]
+        found = np.take_along_axis(output.log_probabilities, place, axis=2)[:, :, 0]
+    else:
+        match = output.candidate_token_ids == token_ids[:, :, None]
+        known = match.any(axis=2)
+        place = match.argmax(axis=2)[:, :, None]
+        found = np.take_along_axis(output.candidate_log_probabilities, place, axis=2)[:, :, 0]
+    return np.where(known, found.astype(np.float64), -np.inf)

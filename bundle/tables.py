@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float16, Float64, Int, Int64, UInt32
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
 
+from bundle.decoding import parse
 from bundle.errors import TableMismatch
 
 RESOLUTION = 2.0**-20  # values are rounded to multiples of it before they are summed
+_MOST_HEADER_BYTES = 1 << 20  # of a file of tables; real ones have 2,000
 _EXACT_LIMIT = 2.0**53 * RESOLUTION  # below it every sum of such multiples is a float64, so no addition rounds
 
 
@@ -181,15 +183,16 @@ def write(file: Path, tables: ComponentTables) -> None:
     _save(file, _arrays(tables), {"interlinear": _provenance(tables, digest=tables.digest)})
 
 
-def read(file: Path) -> ComponentTables:
-    """Return the tables in ``file``.
+def read(content: Path | bytes) -> ComponentTables:
+    """Return the tables in a safetensors file, given as a path or as its content.
 
     Raises:
         TableMismatch: The file is damaged, holds no tables, or its content is not what its digest says.
     """
-    arrays, metadata = _loaded(file)
+    file = "the file" if isinstance(content, bytes) else str(content)
     try:
-        provenance = json.loads(metadata["interlinear"])
+        found = content if isinstance(content, bytes) else content.read_bytes()
+        arrays, provenance = load(found), parse(_metadata(found)["interlinear"].encode())
         encoder, decoder = (
             SideTables(
                 **{name: arrays[f"{side}_{name}"] for name in _SIDE_ARRAYS}, minimum_count=provenance["minimum_count"]
@@ -198,8 +201,11 @@ def read(file: Path) -> ComponentTables:
         )
         tables = ComponentTables(encoder, decoder, *(provenance[name] for name in ("id", "corpus", "sentences")))
         expected = provenance["digest"]
-    except (KeyError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError) as error:
+        raise TableMismatch(f"{file} cannot be read as safetensors: {error}") from error
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise TableMismatch(f"{file} holds no component tables") from error
+    _check_shapes(tables)
     if tables.digest != expected:
         raise TableMismatch(f"{file} was changed: its digest is {tables.digest}, not {expected}")
     return tables
@@ -223,12 +229,37 @@ def _save(file: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | 
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata)
 
 
-def _loaded(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    try:
-        with safe_open(file, framework="np") as content:
-            return {name: content.get_tensor(name) for name in content.keys()}, content.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise TableMismatch(f"{file} cannot be read as safetensors: {error}") from error
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the notes in a safetensors file's header, which the library keeps to itself when given bytes.
+
+    Source: https://github.com/huggingface/safetensors#format.
+    """
+    size = int.from_bytes(content[:8], "little")
+    if size > _MOST_HEADER_BYTES:
+        raise ValueError(f"a header of {size} bytes")
+    metadata: dict[str, str] = parse(content[8 : 8 + size])["__metadata__"]
+    return metadata
+
+
+def _check_shapes(tables: ComponentTables) -> None:
+    """Refuse tables whose arrays do not belong together, or hold a number that is none.
+
+    Raises:
+        TableMismatch: They do not.
+    """
+    key = tables.encoder.temporal.shape[-1:]
+    for name, side in (("encoder", tables.encoder), ("decoder", tables.decoder)):
+        for means, counts in ((side.temporal, side.temporal_counts), (side.input_driven, side.input_counts)):
+            fits = means.shape == counts.shape + key and counts.ndim == len(key) == 1 and means.size > 0
+            typed = means.dtype == np.float16 and counts.dtype == np.uint32
+            if not fits or not typed or not np.isfinite(means).all():
+                raise TableMismatch(
+                    f"{name} tables are {means.dtype} {means.shape} with counts {counts.dtype} {counts.shape}; they "
+                    "must be finite float16 [n key] and uint32 [n], with one key size on both sides"
+                )
+    if tables.encoder.input_driven.shape != tables.decoder.input_driven.shape:
+        shapes = f"{tables.encoder.input_driven.shape} and {tables.decoder.input_driven.shape}"
+        raise TableMismatch(f"the two sides have input-driven means {shapes}; they share one vocabulary")
 
 
 def _add_by_index(

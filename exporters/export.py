@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bundle import contents
 from bundle import manifest as manifests
 from bundle import tables as component_tables
 from bundle.gold import read_gold
@@ -122,7 +123,7 @@ def export(checkpoint_folder: Path, bundle_folder: Path, options: ExportOptions)
     partial.mkdir(parents=True)
     try:
         _Export(checkpoint, options, partial).write()
-        manifest = manifests.verify(partial)
+        manifest = contents.read(partial).manifest
         if bundle_folder.exists():
             shutil.rmtree(bundle_folder)
         partial.rename(bundle_folder)

@@ -1,30 +1,40 @@
 """``python -m service``: the wiring, from settings to servers, and the way out.
 
-Exit codes: 0 everything accepted was answered; 1 the process could not start, or had to give up calls when draining.
+Exit codes: 0 everything accepted was answered; 1 the process could not start; 2 calls that it had accepted were given
+up when draining; 3 an engine was lost and could not be made anew.
 """
 
 import asyncio
-import logging
+import contextlib
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Mapping
 
 import structlog
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
-from service import json_api, pages, web
-from service.calls import Calls
+from service import logs, tracing
+from service.access.entrance import Access
 from service.errors import StartupError
-from service.gate import Gate
-from service.grpc_server import create_server
-from service.http_server import create_app, running
 from service.metrics import Metrics
-from service.models.loading import loaded
-from service.models.registry import Models
+from service.models.folder import ModelFolder, opened
+from service.serving import serving
 from service.settings import Settings, misspelled_variables, read_settings
+from service.worker import left_behind
 
+CLEAN, NOT_STARTED, CALLS_GIVEN_UP, ENGINE_LOST = 0, 1, 2, 3
+
+_POLL_SECONDS = 0.5  # between two looks at the engines
+_FILES = 8192  # many systems let a process have 1024 unless it asks for more
 _log = structlog.get_logger()
 
 
@@ -36,46 +46,66 @@ def main(overrides: Mapping[str, object] | None = None) -> int:
     """
     try:
         settings = read_settings(**(overrides or {}))
-        _configure_logs(settings)
+        logs.configure(settings)
         for name, meant in misspelled_variables(os.environ).items():
             _log.warning("unknown setting", name=name, meant=meant)
-        return asyncio.run(_serve(settings))
+        with tracing.sending(settings.traces):
+            code = asyncio.run(_serve(settings))
     except StartupError as error:
         print(f"interlinear: {error}", file=sys.stderr)
-        return 1
+        return NOT_STARTED
+    if left_behind():
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 async def _serve(settings: Settings) -> int:
     started = time.perf_counter()
+    # They would be a series more for each counter and histogram, which nobody reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     metrics = Metrics.on(registry)
+    access = Access.of(settings, metrics)
     stopped = _stop_signal()
-    async with loaded(settings, metrics) as model:
-        gate = Gate(Calls(Models(model), settings.max_texts, metrics), metrics, settings.max_response_bytes)
-        server = create_server(gate, settings)
-        ready = asyncio.Event()
-        routes = [*json_api.routes(gate, settings.max_request_bytes), *pages.routes(web.FILES)]
-        app = create_app(registry, ready.is_set, routes)
-        async with running(app, settings.http_address) as http_port:
-            await server.start()
-            ready.set()
+    _allow_connections()
+    async with opened(settings, metrics) as folder:
+        async with serving(folder, access, settings, metrics) as service:
             _log.info(
                 "serving",
-                model=model.manifest.bundle_id,
-                digest=model.digest,
-                device=model.device,
-                grpc_address=_with_port(settings.grpc_address, server.port),
-                http_address=_with_port(settings.http_address, http_port),
+                models={model.manifest.qualified_name: model.digest for model in folder.models.listed()},
+                device=settings.device,
+                **service.addresses._asdict(),
                 startup_seconds=round(time.perf_counter() - started, 3),
             )
-            await stopped.wait()
-            ready.clear()
-            _log.info("draining", in_flight=gate.in_flight)
-            answered = await server.drain(settings.drain_delay_seconds, settings.drain_seconds)
-            _log.info("stopped", abandoned=gate.in_flight)
-    return 0 if answered else 1
+            failed = await _end(folder, stopped)
+            _log.info("draining", in_flight=service.gate.in_flight)
+            given_up = await service.listeners.drain(settings.drain_delay_seconds, settings.drain_seconds)
+            _log.info("stopped", abandoned=given_up)
+    if failed:
+        return ENGINE_LOST
+    return CALLS_GIVEN_UP if given_up else CLEAN
+
+
+async def _end(folder: ModelFolder, stopped: asyncio.Event) -> bool:
+    """Return when the process has to end: whether because an engine is lost, which a new process may get back."""
+    while not stopped.is_set():
+        if folder.lost:
+            _log.error("an engine could not be made anew")
+            return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), _POLL_SECONDS)
+    return False
+
+
+def _allow_connections() -> None:
+    """Let the process have as many connections as its listeners take, as far as the system lets it say so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _stop_signal() -> asyncio.Event:
@@ -89,24 +119,6 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     return stopped
-
-
-def _with_port(address: str, port: int) -> str:
-    """Return ``address`` with the port that was bound, which differs when it asked for port 0."""
-    return f"{address.rpartition(':')[0]}:{port}"
-
-
-def _configure_logs(settings: Settings) -> None:
-    """Log to standard error, one event a line."""
-    for_people = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    for_machines = structlog.processors.JSONRenderer()
-    # Neither shows the values of variables in a traceback: a user's text could be among them.
-    ending = [structlog.processors.format_exc_info, for_machines] if settings.log_format == "json" else [for_people]
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), *ending],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

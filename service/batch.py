@@ -5,7 +5,7 @@ rows of a batch have one beam size: a graph may compute products of one row on a
 must not depend on its neighbors. Single-threaded; the scheduler's worker thread owns every batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -22,12 +22,15 @@ from bundle.search import (
     StepOutput,
     Trace,
     advance,
+    certain_prefix,
     reorder,
 )
 from bundle.sessions import padded
 from bundle.step import GivenAttention
 from service.engine import Engine, Wanted
 from service.forced_targets import ForcedTargets
+
+Progress = Callable[[tuple[int, ...]], None]
 
 
 class Kind(NamedTuple):
@@ -51,6 +54,8 @@ class Job:
             one that was cut. Empty to search.
         change: How to interfere with its attention; None leaves it alone, at no cost.
         follows: Whether a job of the same call was taken before; then a full queue takes this one too.
+        progress: Told after each step, on the thread that made it, the tokens that the answer begins with whatever the
+            search still finds; not told what it ends with. None costs nothing.
     """
 
     source_ids: tuple[int, ...]
@@ -59,6 +64,7 @@ class Job:
     target_ids: tuple[int, ...] = ()
     change: AttentionChange | None = None
     follows: bool = False
+    progress: Progress | None = None
 
     @property
     def kind(self) -> Kind:
@@ -250,6 +256,7 @@ class RunningBatch(Generic[SeatT]):
         progress, parents, finished = _advance(rows.progress, output)
         for row, hypotheses in finished.items():
             rows.seats[row].finish(hypotheses, rows.encoded, row)
+        _tell(rows.seats, progress)
         self._parts = [_Rows(rows.seats, rows.encoded, progress, reorder(output.state, parents))]
         return [rows.seats[row] for row in finished]
 
@@ -276,6 +283,14 @@ def _advance(
         return progress.advance(output)
     assert isinstance(progress, Beams)
     return advance(progress, output)
+
+
+def _tell(seats: Sequence[Seat], progress: _Progress) -> None:
+    """Tell those who want to know it, and are not finished, what is certain of their answers."""
+    if isinstance(progress, Beams):
+        for row, seat in enumerate(seats):
+            if seat.job.progress is not None and not seat.free:
+                seat.job.progress(certain_prefix(progress, row))
 
 
 def _assembled(parts: Sequence[_Rows[SeatT]]) -> _Rows[SeatT] | None:

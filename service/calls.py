@@ -1,48 +1,88 @@
-"""The calls of the service, without transport: a request and a deadline in, a reply out.
+"""The calls of the service, without transport: a request and a deadline in, a reply or several out.
 
+A call leases the model that answers it for as long as it lasts, a stream until its last message or until it is closed.
 A deadline is a time of the running loop's clock (``loop.time()``) at which the answer is no longer wanted, or None.
 Every call raises ``ServiceError`` and nothing else on purpose.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
+from service import logs
+from service.cache import CacheKey, TranslationCache
 from service.contrast import Question
-from service.errors import InvalidRequest, ServiceError, TextCountOutOfRange
+from service.documents import in_order, patiently, sentences, window
+from service.errors import InvalidRequest, OptionOutOfRange, ServiceError, TextCountOutOfRange
 from service.explanation_replies import write_alternatives, write_contrast, write_explanation, write_what_if
 from service.metrics import Metrics
 from service.models.registry import Models
 from service.models.served_model import ServedModel
 from service.pb import interlinear_pb2 as pb
-from service.replies import write_listed_model, write_metadata, write_model, write_options, write_translation
+from service.replies import (
+    write_listed_model,
+    write_metadata,
+    write_model,
+    write_options,
+    write_sentence,
+    write_translation,
+)
 from service.requests import (
+    read_document,
     read_intervention,
     read_limit,
     read_options,
+    read_part,
     read_views,
     refuse_given_prefix,
     refuse_options,
     refuse_several,
 )
+from service.segmentation import Segmenter, Sentence
+from service.settings import Settings
 from service.status import TRANSIENT, status_of
-from service.translation import Translation, TranslationOptions
+from service.token_stream import told
+from service.tracing import exemplar
+from service.translation import TranslationOptions
 
+_PLAIN = pb.ALIGNMENT_DETAIL_UNSPECIFIED, pb.MATRIX_ENCODING_UNSPECIFIED
 _FIELDS_OF_ONE_TEXT = ("text", "alignment_options.method")  # the reverse model may take one translation, not another
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 Behavior = Callable[[Any, float | None], Awaitable[Message]]
+Streaming = Callable[[Any, float | None], AsyncGenerator[Message, None]]
+
+
+class _Asked(NamedTuple):
+    """How texts are to be translated, and their translations written."""
+
+    options: TranslationOptions
+    detail: int
+    encoding: int
+
+    @classmethod
+    def by(cls, request: pb.TranslateRequest | pb.DocumentOptions) -> "_Asked":
+        aligned = request.alignment != pb.ALIGNMENT_DETAIL_UNSPECIFIED
+        options = read_options(request.options, aligned, request.alignment_options, request.guard)
+        return cls(options, request.alignment, request.matrix_encoding)
 
 
 class Calls:
     """Every call of the proto that asks for an answer of a model."""
 
-    def __init__(self, models: Models, max_texts: int, metrics: Metrics) -> None:
+    def __init__(self, models: Models, settings: Settings, metrics: Metrics) -> None:
         self._models = models
-        self._max_texts = max_texts
+        self._max_texts = settings.max_texts
+        self._batch_hypotheses = settings.batch_hypotheses
+        # For all documents together: what a batch takes, and never more than half the queue, so that a sentence of no
+        # document finds a place, and soon.
+        most = min(window(settings.batch_hypotheses, beam_size=1), settings.queue_capacity // 2)
+        self._room = asyncio.Semaphore(max(1, most))
+        self._cache = TranslationCache(settings.cache_bytes, metrics)
         self._metrics = metrics
 
     @property
@@ -58,24 +98,73 @@ class Calls:
             "GetModel": self.get_model,
         }
 
+    @property
+    def streams(self) -> Mapping[str, Streaming]:
+        """The calls that answer with several messages, by their names; what they return must be closed."""
+        return {"TranslateStream": self.translate_stream, "StreamTokens": self.stream_tokens}
+
     async def translate(self, request: pb.TranslateRequest, deadline: float | None) -> pb.TranslateResponse:
         """Return a result for each text, or raise what is wrong with the whole call."""
         if not 1 <= len(request.texts) <= self._max_texts:
             message = f"texts has {len(request.texts)} texts; send 1 to {self._max_texts} in one request"
             raise TextCountOutOfRange("texts", message)
-        aligned = request.alignment != pb.ALIGNMENT_DETAIL_UNSPECIFIED
-        options = read_options(request.options, aligned, request.alignment_options)
+        asked = _Asked.by(request)
         with self._leased(request) as model:
-            outcomes = await asyncio.gather(*(_outcome(model, text, options, deadline) for text in request.texts))
+            outcomes = await asyncio.gather(*(self._outcome(model, text, asked, deadline) for text in request.texts))
             _raise_for_all(outcomes)
             return pb.TranslateResponse(
-                results=[
-                    self._result(f"texts[{index}]", outcome, request.alignment, request.matrix_encoding)
-                    for index, outcome in enumerate(outcomes)
-                ],
-                effective_options=write_options(options, model.manifest),
+                results=[self._result(f"texts[{index}]", outcome) for index, outcome in enumerate(outcomes)],
+                effective_options=write_options(asked.options, model.manifest),
                 metadata=write_metadata(model),
             )
+
+    async def translate_stream(
+        self, requests: AsyncGenerator[pb.TranslateStreamRequest, None], deadline: float | None
+    ) -> AsyncGenerator[pb.TranslateStreamResponse, None]:
+        """Yield the sentences of a document with their translations, in order, and what follows the last one."""
+        async with aclosing(requests):
+            document = read_document(await anext(requests, None))
+            asked = _Asked.by(document)
+            with self._leased(document) as model, self._metered_document():
+                language = document.source_language_code or model.manifest.source_language
+                segmenter = Segmenter(language, model.translator.intake.fits)
+
+                async def answer(text: str) -> pb.Translation | ServiceError:
+                    async with self._room:
+                        return await patiently(lambda: self._of_document(model, text, asked, deadline), deadline)
+
+                failed = 0
+                parts = (read_part(request) async for request in requests)
+                given = sentences(parts, segmenter, document.last_sequence_id)
+                most = window(self._batch_hypotheses, asked.options.beam_size)
+                async with aclosing(in_order(given, answer, most)) as answered:
+                    async for sentence, outcome in answered:
+                        failed += isinstance(outcome, ServiceError)
+                        yield self._sentence(sentence, outcome)
+                _check_resumed(document, segmenter)
+                end = pb.DocumentEnd(after=segmenter.after, sentences=segmenter.sentences, failed=failed)
+                yield pb.TranslateStreamResponse(end=_signed(end, model, asked.options))
+
+    async def stream_tokens(
+        self, request: pb.StreamTokensRequest, deadline: float | None
+    ) -> AsyncGenerator[pb.StreamTokensResponse, None]:
+        """Yield what the translation of a text gains while it grows, and then the translation."""
+        began = time.perf_counter()
+        options = read_options(request.options, alignment=False)
+        refuse_several(options)
+        with self._leased(request) as model:
+            first = self._metrics.streams.first_token_seconds.labels(model.manifest.qualified_name)
+            waiting = True
+            async with aclosing(told(model.translator, request.text, options, deadline)) as parts:
+                async for part in parts:
+                    if isinstance(part, str):
+                        if waiting:
+                            first.observe(time.perf_counter() - began, exemplar())
+                            waiting = False
+                        yield pb.StreamTokensResponse(text=part)
+                    else:
+                        translation = write_translation(part, *_PLAIN)
+                        yield _signed(pb.StreamTokensResponse(translation=translation), model, options)
 
     async def explain(self, request: pb.ExplainRequest, deadline: float | None) -> pb.ExplainResponse:
         """Return an explanation of our translation, or of the target that the caller gives."""
@@ -127,33 +216,73 @@ class Calls:
 
     async def list_models(self, request: pb.ListModelsRequest, deadline: float | None) -> pb.ListModelsResponse:
         """Return the loaded models."""
-        return pb.ListModelsResponse(models=[write_listed_model(model) for model in self._models.listed()])
+        models = self._models
+        return pb.ListModelsResponse(
+            models=[write_listed_model(model, models.standing(model)) for model in models.listed()]
+        )
 
     async def get_model(self, request: pb.GetModelRequest, deadline: float | None) -> pb.GetModelResponse:
         """Return one model with its card and files."""
         with self._models.leased(request.name, "", "") as model:
-            return pb.GetModelResponse(model=write_model(model))
+            return pb.GetModelResponse(model=write_model(model, self._models.standing(model)))
 
-    def _leased(self, request: Any) -> AbstractContextManager[ServedModel]:
-        """Lend the model that ``request`` is meant for."""
-        return self._models.leased(request.model, request.source_language_code, request.target_language_code)
+    @contextmanager
+    def _leased(self, request: Any) -> Iterator[ServedModel]:
+        """Lend the model that ``request`` is meant for; what is logged of this call from then on names it."""
+        with self._models.leased(request.model, request.source_language_code, request.target_language_code) as model:
+            logs.about(model=model.manifest.qualified_name, digest=model.digest)
+            yield model
 
-    def _result(
-        self, field: str, outcome: Translation | ServiceError, detail: int, encoding: int
-    ) -> pb.TranslationResult:
+    async def _outcome(
+        self, model: ServedModel, text: str, asked: _Asked, deadline: float | None
+    ) -> pb.Translation | ServiceError:
+        """Return the translation of one text, made now or before, or why there is none."""
+        key = CacheKey(model.digest, model.reverse_digest, text, *asked)
+        kept = self._cache.get(key)
+        if kept is not None:
+            return kept
+        try:
+            made = await model.translator.translate(text, asked.options, deadline)
+        except ServiceError as error:
+            return error
+        translation = write_translation(made, asked.detail, asked.encoding)
+        if not made.hurried:
+            self._cache.keep(key, translation)
+        return translation
+
+    async def _of_document(
+        self, model: ServedModel, text: str, asked: _Asked, deadline: float | None
+    ) -> pb.Translation | ServiceError:
+        """Return the outcome of one sentence; raise what would befall every other as well."""
+        outcome = await self._outcome(model, text, asked, deadline)
+        if isinstance(outcome, ServiceError) and not _is_of_one_text(outcome):
+            raise outcome
+        return outcome
+
+    def _result(self, field: str, outcome: pb.Translation | ServiceError) -> pb.TranslationResult:
         if isinstance(outcome, ServiceError):
             self._metrics.requests.errors.labels(outcome.reason).inc()
             return pb.TranslationResult(error=status_of(outcome, field))
-        return pb.TranslationResult(translation=write_translation(outcome, detail, encoding))
+        return pb.TranslationResult(translation=outcome)
 
+    def _sentence(self, sentence: Sentence, outcome: pb.Translation | ServiceError) -> pb.TranslateStreamResponse:
+        refused = isinstance(outcome, ServiceError)
+        if isinstance(outcome, ServiceError):
+            self._metrics.requests.errors.labels(outcome.reason).inc()
+        self._metrics.streams.document_sentences.labels("refused" if refused else "ok").inc()
+        return write_sentence(sentence, outcome)
 
-async def _outcome(
-    model: ServedModel, text: str, options: TranslationOptions, deadline: float | None
-) -> Translation | ServiceError:
-    try:
-        return await model.translator.translate(text, options, deadline)
-    except ServiceError as error:
-        return error
+    @contextmanager
+    def _metered_document(self) -> Iterator[None]:
+        result = "cancelled"
+        try:
+            yield
+            result = "ok"
+        except Exception:
+            result = "failed"
+            raise
+        finally:
+            self._metrics.streams.documents.labels(result).inc()
 
 
 def _options_of_one(request: Any) -> TranslationOptions:
@@ -176,12 +305,22 @@ def _given(request: Any) -> str | None:
     return request.target if request.HasField("target") else None
 
 
-def _raise_for_all(outcomes: Sequence[Translation | ServiceError]) -> None:
+def _raise_for_all(outcomes: Sequence[pb.Translation | ServiceError]) -> None:
     """Raise what is wrong with the whole call: its options, or a service that could take none of its texts."""
     failures = [outcome for outcome in outcomes if isinstance(outcome, ServiceError)]
     for failure in failures:
-        of_one_text = isinstance(failure, InvalidRequest) and failure.field in _FIELDS_OF_ONE_TEXT
-        if not isinstance(failure, TRANSIENT) and not of_one_text:
+        if not isinstance(failure, TRANSIENT) and not _is_of_one_text(failure):
             raise failure
     if len(failures) == len(outcomes) and all(isinstance(failure, TRANSIENT) for failure in failures):
         raise failures[0]
+
+
+def _is_of_one_text(error: ServiceError) -> bool:
+    """Return whether the next text may fare better."""
+    return isinstance(error, InvalidRequest) and error.field in _FIELDS_OF_ONE_TEXT
+
+
+def _check_resumed(document: pb.DocumentOptions, segmenter: Segmenter) -> None:
+    if document.last_sequence_id > segmenter.sentences:
+        message = f"last_sequence_id is {document.last_sequence_id}; this document has {segmenter.sentences} sentences"
+        raise OptionOutOfRange("last_sequence_id", f"{message}. Send the same one again, or another from its beginning")

@@ -1,6 +1,10 @@
 """A thin client: one channel with retries, deadlines and health checks set up, and errors a person can act on."""
 
+import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +25,15 @@ _LARGEST_REPLY_BYTES = 64 << 20
 _LARGEST_RETRIED_BYTES = 256 << 10
 _PING_MILLISECONDS = 60_000
 _RECONNECT_MILLISECONDS = 200, 5_000  # gRPC's own 1 s and 120 s are long for whoever waits for a service to start
+_RETRIES = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+}
+_RESUMPTIONS = 5  # in a row without a sentence
+_RESUMPTION_SECONDS = 0.2  # before the first; twice as long before each further one
 
 
 def service_config(timeout_seconds: float, wait_for_ready: bool) -> dict[str, Any]:
@@ -30,23 +43,57 @@ def service_config(timeout_seconds: float, wait_for_ready: bool) -> dict[str, An
     try again (``grpc-retry-pushback-ms``), it is obeyed. Replicas behind one name share the calls, but for those whose
     health check does not say SERVING.
     """
-    methods = {
-        "name": [{"service": service.full_name} for service in pb.DESCRIPTOR.services_by_name.values()],
-        "timeout": f"{timeout_seconds:.3f}s",
-        "waitForReady": wait_for_ready,
-        "retryPolicy": {
-            "maxAttempts": 5,
-            "initialBackoff": "0.1s",
-            "maxBackoff": "2s",
-            "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
-        },
-    }
+    every = [{"service": service.full_name} for service in pb.DESCRIPTOR.services_by_name.values()]
+    # A stream may last as long as it likes; how long it may be silent is the client's business, not gRPC's.
+    streams = [
+        {"service": service.full_name, "method": method.name}
+        for service in pb.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+        if method.server_streaming
+    ]
+    config = {"waitForReady": wait_for_ready, "retryPolicy": _RETRIES}
     return {
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": ""},
-        "methodConfig": [methods],
+        "methodConfig": [
+            {"name": every, "timeout": f"{timeout_seconds:.3f}s", **config},
+            {"name": streams, **config},
+        ],
     }
+
+
+@dataclass(frozen=True)
+class Security:
+    """How a client and a service come to trust each other; by default they speak plain text and neither asks.
+
+    Attributes:
+        key: API key.
+        tls: Whether to speak TLS; an authority or a certificate says so too.
+        authority: PEM of the authorities that sign the service's certificate; None for those that gRPC comes with.
+        certificate: PEM of the client's certificate chain, for a service that asks for one.
+        certificate_key: PEM of its private key.
+    """
+
+    key: str | None = None
+    tls: bool = False
+    authority: bytes | None = None
+    certificate: bytes | None = None
+    certificate_key: bytes | None = None
+
+    def channel(self, address: str, options: Any) -> grpc.aio.Channel:
+        """Return a channel to ``address``."""
+        if not (self.tls or self.authority or self.certificate):
+            return grpc.aio.insecure_channel(address, options=options)
+        credentials = grpc.ssl_channel_credentials(self.authority, self.certificate_key, self.certificate)
+        return grpc.aio.secure_channel(address, credentials, options=options)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What each call carries."""
+        return () if self.key is None else (("authorization", f"Bearer {self.key}"),)
+
+
+PLAIN = Security()
 
 
 class CallFailed(Exception):
@@ -73,14 +120,19 @@ class Client:
     """
 
     def __init__(
-        self, address: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, wait_for_ready: bool = False
+        self,
+        address: str,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        wait_for_ready: bool = False,
+        security: Security = PLAIN,
     ) -> None:
         """Prepare a channel; nothing is connected yet.
 
         Args:
             address: ``host:port`` of gRPC, or any gRPC target (``dns:///name:port`` balances over all its addresses).
-            timeout_seconds: Deadline of each call, retries included.
+            timeout_seconds: Deadline of each call, retries included; of a call that streams, of each message.
             wait_for_ready: Wait for the service, as long as the deadline allows, instead of failing when it is down.
+            security: How the two come to trust each other.
         """
         self._address = address
         self._timeout_seconds = timeout_seconds
@@ -92,10 +144,12 @@ class Client:
             ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
         )
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._metadata = security.metadata
+        self._channel = security.channel(address, options)
         self._translations = pb_grpc.TranslationServiceStub(self._channel)
         self._explanations = pb_grpc.ExplanationServiceStub(self._channel)
         self._models = pb_grpc.ModelServiceStub(self._channel)
+        self._administration = pb_grpc.ModelAdminServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,9 +194,100 @@ class Client:
         reply: pb.GetModelResponse = await self._call(self._models.GetModel, pb.GetModelRequest(name=name))
         return reply
 
+    async def load_model(self, folder: str) -> pb.LoadModelResponse:
+        """Return what was loaded from a folder of the service's; the address must be that of administration."""
+        reply: pb.LoadModelResponse = await self._call(
+            self._administration.LoadModel, pb.LoadModelRequest(folder=folder)
+        )
+        return reply
+
+    async def activate_model(self, name: str, version: str = "") -> pb.ActivateModelResponse:
+        """Return which version of a model answers from now on; the address must be that of administration."""
+        request = pb.ActivateModelRequest(name=name, version=version)
+        reply: pb.ActivateModelResponse = await self._call(self._administration.ActivateModel, request)
+        return reply
+
+    async def unload_model(self, name: str, version: str) -> None:
+        """Return when a version is unloaded; the address must be that of administration."""
+        await self._call(self._administration.UnloadModel, pb.UnloadModelRequest(name=name, version=version))
+
+    async def stream_tokens(self, request: pb.StreamTokensRequest) -> AsyncIterator[pb.StreamTokensResponse]:
+        """Yield what a translation gains, as it grows; the last message has all of it."""
+        with self._failing():
+            call = self._translations.StreamTokens(request, metadata=self._metadata)
+            async for reply in self._in_time(call):
+                yield reply
+
+    async def translate_stream(
+        self, options: pb.DocumentOptions, parts: Iterable[str]
+    ) -> AsyncIterator[pb.TranslateStreamResponse]:
+        """Yield the sentences of a document in order, then its end; a connection that breaks is made again.
+
+        Args:
+            options: How to translate.
+            parts: The document, cut anywhere. It is sent anew after a connection broke, so what can be gone through
+                only once, such as a generator, is not resumed.
+        """
+        asked = pb.DocumentOptions()
+        asked.CopyFrom(options)
+        failures = 0
+        while True:
+            try:
+                async for reply in self._document(asked, parts):
+                    failures = 0
+                    if reply.WhichOneof("response") == "sentence":
+                        asked.last_sequence_id = reply.sentence.sequence_id
+                    yield reply
+                return
+            except CallFailed as error:
+                failures += 1
+                once = iter(parts) is parts
+                if error.code is not grpc.StatusCode.UNAVAILABLE or once or failures > _RESUMPTIONS:
+                    raise
+                await asyncio.sleep(_RESUMPTION_SECONDS * 2 ** (failures - 1))
+
+    async def _document(
+        self, options: pb.DocumentOptions, parts: Iterable[str]
+    ) -> AsyncIterator[pb.TranslateStreamResponse]:
+        def requests() -> Iterator[pb.TranslateStreamRequest]:
+            yield pb.TranslateStreamRequest(options=options)
+            for part in parts:
+                yield pb.TranslateStreamRequest(text=part)
+
+        with self._failing():
+            call = self._translations.TranslateStream(requests(), metadata=self._metadata)
+            async for reply in self._in_time(call):
+                yield reply
+
     async def _call(self, method: Any, request: Any) -> Any:
+        with self._failing():
+            return await method(request, metadata=self._metadata)
+
+    async def _in_time(self, call: Any) -> AsyncIterator[Any]:
+        """Yield the replies of a call that streams, none of which may take longer than the deadline.
+
+        Raises:
+            CallFailed: One does.
+        """
+        replies = aiter(call)
         try:
-            return await method(request)
+            while True:
+                async with asyncio.timeout(self._timeout_seconds):
+                    reply = await anext(replies, None)
+                if reply is None:
+                    return
+                yield reply
+        except TimeoutError:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            raise CallFailed(self._advice(code, ""), code) from None
+        finally:
+            call.cancel()  # without effect on one that has ended
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Turn gRPC's errors into ours."""
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
 

@@ -4,22 +4,26 @@ Axes are those of the bundle's graphs: batch, beam, source, hidden, key, size. T
 of 16, always: with that, what a sentence is batched with does not change one bit of its result on the CPU.
 """
 
+import hashlib
 import importlib.metadata
 import math
 import os
 import platform
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from bundle import contents
 from bundle import manifest as manifests
+from bundle.contents import Bundle
 from bundle.errors import InvalidBundle
 from bundle.manifest import Manifest
+from bundle.onnx_files import onnx_faults
 from bundle.search import EncodedBatch, StepOutput
 from bundle.sessions import encoder_inputs, session_entries
 from bundle.step import ALL_EMISSION, GivenAttention
@@ -29,6 +33,7 @@ from service.metrics import Metrics
 _ENCODER_SIDE = ("encoder_states", "attention_keys")
 _ATTENTION = ("attention_scores", "attention_weights", "attention_query")
 _TRACED = (*_ATTENTION, "emission_scores")
+_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -65,11 +70,11 @@ class Engine:
         runtime_seconds: Time spent inside ONNX Runtime so far.
     """
 
-    def __init__(self, folder: Path, device: str, threads: int, metrics: Metrics) -> None:
-        """Verify and load the bundle in ``folder``, and run both graphs once.
+    def __init__(self, bundle: Path | Bundle, device: str, threads: int, metrics: Metrics) -> None:
+        """Load a bundle and run both graphs once.
 
         Args:
-            folder: The bundle.
+            bundle: Its folder, which is verified; or what was read of one, and then the folder is not looked at again.
             device: ``cpu`` or ``cuda:N``.
             threads: Threads of one call; 0 takes the processors this process may use.
             metrics: Where run times and the model's identity go.
@@ -80,9 +85,12 @@ class Engine:
         """
         started = time.perf_counter()
         try:
-            self.manifest = manifests.verify(folder)
+            whole = bundle if isinstance(bundle, Bundle) else contents.read(bundle)
         except InvalidBundle as error:
             raise BundleRefused(str(error)) from error
+        self.manifest = whole.manifest
+        graphs = {f"{graph}.onnx": whole.files[f"{graph}.onnx"] for graph in manifests.GRAPHS}
+        self._made_of = (replace(whole, files=graphs), device, threads, metrics)
         self.runtime_seconds = 0.0
         self._runtime = _import_runtime()
         model = self.manifest.qualified_name
@@ -91,7 +99,7 @@ class Engine:
         if device != "cpu":
             self._runtime.preload_dlls()
         self._sessions = {
-            graph: self._session(folder / f"{graph}.onnx", providers, threads or usable_processors())
+            graph: self._session(whole, f"{graph}.onnx", providers, threads or usable_processors())
             for graph in manifests.GRAPHS
         }
         _check_graphs(self.manifest, self._sessions)
@@ -105,8 +113,11 @@ class Engine:
         self._traced = tuple(name for name in _TRACED if name in step_outputs)
         encoder_outputs = {tensor.name for tensor in self.manifest.graphs["encoder"].outputs}
         self._encoder_side = tuple(name for name in _ENCODER_SIDE if name in encoder_outputs)
-        self._warm_up()
-        self._describe(metrics, providers[0][0], time.perf_counter() - started)
+        try:
+            self._warm_up()
+        except Exception as error:  # as above: its own error classes share no other ancestor
+            raise BundleRefused(f"the graphs of {whole.folder} cannot be run: {error}") from error
+        self._describe(metrics, device, time.perf_counter() - started)
 
     def encode(self, sources: Sequence[Sequence[int]]) -> EncodedBatch:
         """Return the encoder side of ``sources``, each with its end of sentence."""
@@ -169,6 +180,29 @@ class Engine:
         outputs = self._run("decoder_step", list(_ATTENTION), inputs)
         return Attended(*(outputs[name] for name in _ATTENTION))
 
+    def reloaded(self) -> "Engine":
+        """Return another engine of the same bundle; this one need not be in working order.
+
+        It is made of the bytes that this one was made of: the folder may be gone by now, or hold another version. They
+        are compared with the manifest again, as whatever broke this engine may have written over them.
+
+        Raises:
+            BundleRefused: They have changed, or cannot be run any more.
+            DeviceUnavailable: The device cannot be used any more.
+        """
+        bundle = self._made_of[0]
+        for name, content in bundle.files.items():
+            if hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
+                raise BundleRefused(f"{name} of {bundle.folder} was damaged in this process's memory; start it again")
+        return Engine(*self._made_of)
+
+    def terminate(self) -> None:
+        """Ask the call that is being made to end at the graph's next node, and fail; so does every later one.
+
+        The only method for another thread than the one that calls the others.
+        """
+        self._run_options.terminate = True
+
     def _step_inputs(
         self,
         encoded: EncodedBatch,
@@ -192,7 +226,10 @@ class Engine:
         self._run_seconds[graph].observe(elapsed)
         return dict(zip(fetches, outputs, strict=True))
 
-    def _session(self, file: Path, providers: list[tuple[str, dict[str, int]]], threads: int) -> Any:
+    def _session(self, bundle: Bundle, name: str, providers: list[tuple[str, dict[str, int]]], threads: int) -> Any:
+        file, content = bundle.folder / name, bundle.files[name]
+        if faults := onnx_faults(content):
+            raise BundleRefused(f"{file} cannot be used:\n  " + "\n  ".join(faults))
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -200,9 +237,10 @@ class Engine:
         for name, value in session_entries().items():
             options.add_session_config_entry(name, value)
         try:
-            session = self._runtime.InferenceSession(file, options, providers=providers)
+            session = self._runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # the runtime's own error classes share no other ancestor
             raise BundleRefused(f"{file} cannot be loaded by ONNX Runtime: {error}") from error
+        session.disable_fallback()  # else a call that fails on the device is made again, quietly, on the CPU
         if session.get_providers()[0] != providers[0][0]:  # the runtime only warns, and runs on the CPU
             raise DeviceUnavailable(
                 f"{providers[0][0]} failed to start and ONNX Runtime fell back to {session.get_providers()[0]}; "
@@ -218,16 +256,18 @@ class Engine:
             previous = np.full((1, beam_size), special.bos, np.int64)
             self.step(encoded, previous, state, Wanted(beam_size + 1, attention=beam_size == 1))
 
-    def _describe(self, metrics: Metrics, provider: str, load_seconds: float) -> None:
+    def _describe(self, metrics: Metrics, device: str, load_seconds: float) -> None:
         runtime, model = metrics.runtime, self.manifest.qualified_name
         tables = self.manifest.tables.digest if self.manifest.tables else ""
         digest = manifests.digest(self.manifest)
         python = platform.python_version()
         runtime.build.labels(_version(), self._runtime.__version__, python).set(1)
+        runtime.model.remove_by_labels({"model": model})  # another bundle may have had this name
         runtime.model.labels(model, self.manifest.version, digest, self.manifest.precision, tables).set(1)
         runtime.model_loaded.labels(model).set_to_current_time()
         runtime.model_load_seconds.labels(model).set(load_seconds)
-        runtime.provider.labels(model, provider).set(1)
+        provider = self._sessions["decoder_step"].get_providers()[0]
+        runtime.provider.labels(model, device, provider).set(1)
 
 
 def usable_processors() -> int:
@@ -290,7 +330,8 @@ def _check_graphs(manifest: Manifest, sessions: Mapping[str, Any]) -> None:
             ("inputs", graph.inputs, session.get_inputs()),
             ("outputs", graph.outputs, session.get_outputs()),
         ):
-            said, has = {tensor.name for tensor in declared}, {tensor.name for tensor in found}
+            said = {f"{tensor.name}: {tensor.dtype}" for tensor in declared}
+            has = {f"{tensor.name}: {_DTYPES.get(tensor.type, tensor.type)}" for tensor in found}
             if said != has:
                 faults.append(f"{name}.onnx has {kind} {sorted(has)}; the manifest says {sorted(said)}")
     if faults:

@@ -13,6 +13,7 @@
     │   ├── UnknownEnumValue              UNKNOWN_ENUM_VALUE
     │   ├── MessageInvalid                MESSAGE_INVALID
     │   ├── StreamInvalid                 STREAM_INVALID
+    │   ├── LargerThanQuota               LARGER_THAN_QUOTA
     │   └── MediaTypeInvalid              MEDIA_TYPE_INVALID
     ├── Unauthenticated                   who asks is not known
     │   ├── CredentialsMissing            CREDENTIALS_MISSING
@@ -22,6 +23,7 @@
     ├── NotFound                          nothing here by that name
     │   ├── ModelNotFound                 MODEL_NOT_FOUND
     │   └── LanguagePairNotFound          LANGUAGE_PAIR_NOT_FOUND
+    ├── MethodUnknown                     METHOD_UNKNOWN
     ├── Unsupported                       this model cannot do it, and no retry will help
     │   ├── StatisticsMissing             STATISTICS_MISSING
     │   ├── AttentionMissing              ATTENTION_MISSING
@@ -135,9 +137,15 @@ class MessageInvalid(InvalidRequest):
 
 
 class StreamInvalid(InvalidRequest):
-    """The messages of a stream do not come in the order that the call asks for."""
+    """A stream's messages come in a wrong order, or a document has too much in a row that is not to be translated."""
 
     reason: ClassVar[str] = "STREAM_INVALID"
+
+
+class LargerThanQuota(InvalidRequest):
+    """The request has more characters than its sender's quota lets pass at once, however long it waits."""
+
+    reason: ClassVar[str] = "LARGER_THAN_QUOTA"
 
 
 class MediaTypeInvalid(InvalidRequest):
@@ -192,6 +200,12 @@ class LanguagePairNotFound(NotFound):
     """No loaded model translates between these two languages."""
 
     reason: ClassVar[str] = "LANGUAGE_PAIR_NOT_FOUND"
+
+
+class MethodUnknown(ServiceError):
+    """There is no such call, or nothing at that path, on this listener."""
+
+    reason: ClassVar[str] = "METHOD_UNKNOWN"
 
 
 class Unsupported(ServiceError):
@@ -305,9 +319,14 @@ class DeadlineTooShort(DeadlinePassed):
 
 
 class Unavailable(ServiceError):
-    """This process cannot take the request now; another replica may."""
+    """This process cannot take the request now; another replica may.
+
+    Attributes:
+        retry_after_seconds: When to try again where there is no other.
+    """
 
     reason: ClassVar[str] = "UNAVAILABLE"
+    retry_after_seconds: ClassVar[float] = 1.0
 
 
 class Draining(Unavailable):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from bundle import tables as component_tables
+from bundle.contents import Bundle
 from bundle.decomposition import AttentionRecord, Decomposition, DecompositionWarning, decompose
 from bundle.errors import TableMismatch
 from bundle.manifest import TABLES_FILE, Manifest, TablesInfo
@@ -28,6 +29,7 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.quality import counted, meter_decomposition
+from service.tracing import exemplar, record
 from service.translation import Alignment, TracedTranslation, Translation, TranslationOptions
 from service.translator import Translator
 
@@ -85,8 +87,8 @@ class Explanation:
     tables: TablesInfo
 
 
-def load_tables(folder: Path, manifest: Manifest) -> ComponentTables | None:
-    """Return the component tables of the bundle in ``folder``; None when it has none.
+def load_tables(bundle: Path | Bundle, manifest: Manifest) -> ComponentTables | None:
+    """Return the component tables of a bundle, read or in its folder; None when it has none.
 
     Raises:
         BundleRefused: The file is damaged, or is not the one the manifest describes.
@@ -94,7 +96,9 @@ def load_tables(folder: Path, manifest: Manifest) -> ComponentTables | None:
     if manifest.tables is None:
         return None
     try:
-        tables = component_tables.read(folder / TABLES_FILE)
+        tables = component_tables.read(
+            bundle.files[TABLES_FILE] if isinstance(bundle, Bundle) else bundle / TABLES_FILE
+        )
     except TableMismatch as error:
         raise BundleRefused(str(error)) from error
     found, said = (tables.id, tables.digest), (manifest.tables.id, manifest.tables.digest)
@@ -102,6 +106,10 @@ def load_tables(folder: Path, manifest: Manifest) -> ComponentTables | None:
         raise BundleRefused(
             f"{TABLES_FILE} holds tables {found[0]} ({found[1]}); the manifest says {said[0]} ({said[1]})"
         )
+    shape, sizes = tables.encoder.input_driven.shape, manifest.sizes
+    if shape != (sizes["vocabulary"], sizes["key"]):
+        wanted = f"({sizes['vocabulary']}, {sizes['key']})"
+        raise BundleRefused(f"{TABLES_FILE} is about vocabulary and key size {shape}; the manifest says {wanted}")
     return tables
 
 
@@ -151,8 +159,10 @@ class Explainer:
         began = time.perf_counter()
         traced = traced.only(hypothesis_index)
         decomposition = await asyncio.to_thread(decompose_traced, traced, tables, self._manifest)
-        seconds = traced.translation.timings.explain + time.perf_counter() - began
-        self._metrics.stages.seconds.labels(self._manifest.qualified_name, "explain").observe(seconds)
+        decomposed = time.perf_counter() - began
+        record("explain", decomposed)
+        seconds = traced.translation.timings.explain + decomposed
+        self._metrics.stages.seconds.labels(self._manifest.qualified_name, "explain").observe(seconds, exemplar())
         meter_decomposition(self._metrics.quality, self._manifest.qualified_name, decomposition)
         return self._explanation(traced, target is not None, decomposition, seconds)
 

@@ -16,6 +16,7 @@ from service.pb import interlinear_pb2 as pb
 from service.replies import (
     write_aligned,
     write_matrix,
+    write_suspicions,
     write_tables,
     write_timings,
     write_tokenized,
@@ -48,6 +49,7 @@ def write_explanation(
         warnings=[_warning(warning) for warning in explanation.warnings],
         timings=write_timings(translation.timings),
         batch_size=translation.batch_size,
+        suspicions=write_suspicions(translation.suspicions),
     )
     message.decomposition.tables.CopyFrom(write_tables(explanation.tables))
     if pb.EXPLANATION_VIEW_SCORES in views:

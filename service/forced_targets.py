@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from bundle.beams import token_log_probabilities
 from bundle.manifest import SpecialIds
 from bundle.search import Hypothesis, StepOutput
+from bundle.step import token_log_probabilities
 
 
 @dataclass(frozen=True)

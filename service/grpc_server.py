@@ -1,8 +1,9 @@
-"""The gRPC edge: our services, health and reflection on one server, and how it drains."""
+"""The gRPC edge: the calls of one listener, health and reflection on one server."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -11,21 +12,50 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.errors import InvalidSettings
-from service.gate import REQUEST_ID_HEADER, Gate, Method, Refusal, accepted_request_id
+from service import incoming
+from service.errors import InvalidSettings, MethodUnknown
+from service.gate import Gate
+from service.incoming import REQUEST_ID_HEADER, Method, Refusal, accepted_request_id
 from service.pb import interlinear_pb2 as pb
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 from service.status import pushback
 from service.wire import parse
-
-SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 
 _DETAILS_HEADER = "grpc-status-details-bin"  # where clients look for a google.rpc.Status
 _MINUTE_MS = 60_000
 _LAST_SECONDS = 0.2  # for streams that never end by themselves, such as health Watch
+_READING_SECONDS = 120.0  # how long a client may take to read one reply
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_NAMES_IN_CERTIFICATES = ("x509_common_name", "x509_subject_alternative_name")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Face:
+    """What a server shows of the service.
+
+    Attributes:
+        setting: Where it listens, by the name of the setting.
+        services: Full names of the services that it has, of those in the proto.
+        needing_models: Those of them that cannot answer while a model's engine is made anew.
+    """
+
+    setting: str
+    services: tuple[str, ...]
+    needing_models: tuple[str, ...] = ()
+
+
+PUBLIC = Face(
+    "grpc_address",
+    tuple(
+        service.full_name
+        for service in pb.DESCRIPTOR.services_by_name.values()
+        if service.full_name != incoming.ADMINISTRATION
+    ),
+    ("", "interlinear.v1.TranslationService", "interlinear.v1.ExplanationService"),
+)
+ADMINISTRATION = Face("admin_grpc_address", (incoming.ADMINISTRATION,))
 
 
 @dataclass(frozen=True)
@@ -35,78 +65,98 @@ class GrpcServer:
     Attributes:
         server: grpc.aio's own.
         port: Where it listens, also when the address asked for port 0.
-        gate: What every call of our services passes.
+        face: What it shows.
         health: What health checks and watches see.
     """
 
     server: grpc.aio.Server
     port: int
-    gate: Gate
+    face: Face
     health: health.aio.HealthServicer
 
     async def start(self) -> None:
         """Listen, and tell health checks so."""
         await self.server.start()
-        for name in ("", *SERVICES):
+        for name in ("", *self.face.services):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    async def drain(self, delay_seconds: float, limit_seconds: float) -> bool:
-        """Stop without losing an accepted call, of any transport; return whether all of them were answered.
+    async def tell(self, models_ready: bool) -> None:
+        """Let health checks know whether the models can answer; without effect once the server is leaving."""
+        status = health_pb2.HealthCheckResponse.SERVING if models_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self.face.needing_models:
+            await self.health.set(name, status)
 
-        Health says NOT_SERVING first, so that balancers look elsewhere, while calls are still taken for
-        ``delay_seconds``. Later ones are refused with UNAVAILABLE. Then the accepted ones are finished, for at most
-        ``limit_seconds``, and the server stops.
-        """
+    async def leave(self) -> None:
+        """Tell health checks NOT_SERVING, for good, so that balancers look elsewhere."""
         with contextlib.suppress(TimeoutError):  # a watcher that does not read must not hold up the others
             await asyncio.wait_for(self.health.enter_graceful_shutdown(), timeout=1.0)
-        await asyncio.sleep(delay_seconds)
-        self.gate.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.gate.quiet(), timeout=limit_seconds)
-        answered = self.gate.in_flight == 0
+
+    async def stop(self) -> None:
+        """Close every connection."""
         await self.server.stop(_LAST_SECONDS)
-        return answered
 
 
-def create_server(gate: Gate, settings: Settings) -> GrpcServer:
-    """Return a server over ``gate``, bound to ``settings.grpc_address``; call it inside the loop that will run it.
+def create_server(
+    gate: Gate, face: Face, settings: Settings, credentials: grpc.ServerCredentials | None = None
+) -> GrpcServer:
+    """Return a server over ``gate``, bound to the address of ``face``; call it inside the loop that will run it.
+
+    Args:
+        gate: What every call passes.
+        face: What the server shows.
+        settings: Addresses and sizes.
+        credentials: What connections are secured with; None for plain text.
 
     Raises:
         InvalidSettings: Nothing can listen on that address.
     """
     server = grpc.aio.server(options=_options(settings))
-    for service in SERVICES:
+    for service in face.services:
         handlers = {
-            # no (de)serializer: bytes in, bytes out
-            method.name: grpc.unary_unary_rpc_method_handler(_handler(gate, method))
-            for method in gate.methods.values()
-            if method.service == service
+            method.name: _handler(gate, method) for method in gate.methods.values() if method.service == service
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((*face.services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_generic_rpc_handlers((_Unknown(face),))  # asked last
+    address: str = getattr(settings, face.setting)
     try:
-        port = server.add_insecure_port(settings.grpc_address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        address = settings.grpc_address
-        message = f"INTERLINEAR_GRPC_ADDRESS={address}: cannot listen there; is it in use, or not this machine's?"
+        variable = PREFIX + face.setting.upper()
+        message = f"{variable}={address}: cannot listen there; is it in use, or not this machine's?"
         raise InvalidSettings(message) from None
-    return GrpcServer(server, port, gate, checks)
+    return GrpcServer(server, port, face, checks)
 
 
 class _GrpcCall:
-    """A call that came over gRPC."""
+    """A call that came over gRPC.
+
+    Args:
+        given: The only request as bytes, or all of them, each read when it is asked for.
+        context: gRPC's own.
+    """
 
     transport = "grpc"
 
-    def __init__(self, payload: bytes, context: Context) -> None:
-        self.request_id = accepted_request_id(dict(context.invocation_metadata() or ()).get(REQUEST_ID_HEADER))
-        self._payload = payload
+    def __init__(self, given: Any, context: Context) -> None:
+        self.headers: Mapping[str, str] = dict(context.invocation_metadata() or ())
+        self.request_id = accepted_request_id(self.headers.get(REQUEST_ID_HEADER))
+        self.certificate_names: Sequence[str] = _certificate_names(context)
+        self.unsent = ExitStack()
+        self._given = given
         self._context = context
 
     async def read(self, request_type: type[Message]) -> Message:
-        return parse(request_type, self._payload)
+        return parse(request_type, self._given)
+
+    async def requests(self, request_type: type[Message]) -> AsyncGenerator[Message, None]:
+        async for payload in self._given:
+            yield parse(request_type, payload)
 
     def deadline(self) -> float | None:
         remaining = self._context.time_remaining()
@@ -116,17 +166,72 @@ class _GrpcCall:
         return bytes(reply.SerializeToString())
 
 
-def _handler(gate: Gate, method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _certificate_names(context: Context) -> tuple[str, ...]:
+    """Return who the caller's certificate says it is: its common name, then its alternative names."""
+    found = context.auth_context()
+    return tuple(name.decode() for key in _NAMES_IN_CERTIFICATES for name in found.get(key, ()))
+
+
+def _handler(gate: Gate, method: Method) -> grpc.RpcMethodHandler:
+    """Return what gRPC calls for ``method``; no (de)serializer: bytes in, bytes out."""
+    if method.kind == "unary":
+        return grpc.unary_unary_rpc_method_handler(_answering(gate, method))
+    if method.kind == "server_stream":
+        return grpc.unary_stream_rpc_method_handler(_streaming(gate, method))
+    return grpc.stream_stream_rpc_method_handler(_streaming(gate, method))
+
+
+def _answering(gate: Gate, method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(payload: bytes, context: Context) -> bytes:
         call = _GrpcCall(payload, context)
+        task = asyncio.current_task()
+        assert task is not None  # gRPC gives each call one, which lasts until the client has read the reply
         try:
             reply = await gate.answer(method, call)
         except Refusal as refusal:
             await _abort(context, refusal)
+        stalled = asyncio.get_running_loop().call_later(_READING_SECONDS, task.cancel)
+
+        def read(_: Context) -> None:
+            stalled.cancel()
+            call.unsent.close()
+
+        context.add_done_callback(read)
         context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
         return reply
 
     return handle
+
+
+def _streaming(gate: Gate, method: Method) -> Callable[[Any, Context], Awaitable[None]]:
+    async def handle(given: bytes | AsyncIterator[bytes], context: Context) -> None:
+        call = _GrpcCall(given, context)
+        try:
+            async with contextlib.aclosing(gate.stream(method, call)) as replies:
+                async for reply in replies:
+                    async with asyncio.timeout(_READING_SECONDS):
+                        await context.write(reply)
+        except Refusal as refusal:
+            await _abort(context, refusal)
+        except TimeoutError:  # the client would not read a status either
+            raise asyncio.CancelledError from None
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
+
+    return handle
+
+
+class _Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type stubs
+    """Answers whatever nothing else does."""
+
+    def __init__(self, face: Face) -> None:
+        self._message = f"there is no such call here; this listener has {', '.join(face.services)}"
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+            given = dict(context.invocation_metadata() or ()).get(REQUEST_ID_HEADER)
+            await _abort(context, Refusal.of(MethodUnknown(self._message), accepted_request_id(given)))
+
+        return grpc.stream_stream_rpc_method_handler(handle)
 
 
 async def _abort(context: Context, refusal: Refusal) -> NoReturn:
@@ -151,8 +256,20 @@ def _options(settings: Settings) -> Sequence[tuple[str, int]]:
         ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
         ("grpc.server_max_unrequested_time_in_server", 3600),  # seconds; by default it cancels what waited for 30
         ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
+        ("grpc.http2.bdp_probe", 0),  # it would take in megabytes of a stream that nobody has read yet
+        # Of one connection. A burst beyond it is refused by gRPC itself, as UNAVAILABLE: clients learn the limit too late.
+        ("grpc.max_concurrent_streams", 16_384),
+        ("grpc.max_allowed_incoming_connections", 1024),
+        ("grpc.server_handshake_timeout_ms", _MINUTE_MS // 6),
+        ("grpc.max_metadata_size", 16 << 10),
+        ("grpc.absolute_max_metadata_size", 32 << 10),
+        # Connections are let go in turn, so that clients find replicas that were added; what is open may be finished.
+        ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
+        ("grpc.max_connection_age_grace_ms", 30 * _MINUTE_MS),
+        ("grpc.max_connection_idle_ms", 15 * _MINUTE_MS),
         ("grpc.keepalive_time_ms", 5 * _MINUTE_MS),
         ("grpc.keepalive_timeout_ms", _MINUTE_MS // 3),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _MINUTE_MS // 6),
+        ("grpc.http2.max_ping_strikes", 2),
     )

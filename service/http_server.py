@@ -1,4 +1,4 @@
-"""The HTTP edge, in the same event loop as gRPC: ``/metrics``, ``/healthz``, ``/readyz``, and the routes it is given.
+"""The HTTP edge, in the same event loop as gRPC: probes, the routes it is given, and a listener that runs them.
 
 Requests are not logged, so no text of a user can reach a log from here.
 """
@@ -6,38 +6,35 @@ Requests are not logged, so no text of a user can reach a log from here.
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import uvicorn
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from service.errors import InvalidSettings
-from service.settings import split_address
+from service.errors import InvalidSettings, MethodUnknown
+from service.http_connection import MOST_HEADER_BYTES, HttpConnection, Message, Receive, Send, security_headers
+from service.incoming import REQUEST_ID_HEADER, Refusal, accepted_request_id
+from service.json_api import refused
+from service.settings import PREFIX, split_address
+from service.status import internal_status
 
-_BACKLOG = 128
+_BACKLOG = 1024  # connections of a burst that wait to be accepted
 _STARTUP_POLL_SECONDS = 0.005
 _LAST_SECONDS = 1
 
 
-def create_app(
-    registry: CollectorRegistry, is_ready: Callable[[], bool], routes: Sequence[BaseRoute] = ()
-) -> Starlette:
-    """Return the application.
+def create_app(is_ready: Callable[[], bool], routes: Sequence[BaseRoute] = ()) -> Starlette:
+    """Return the application of one listener.
 
     Args:
-        registry: What ``/metrics`` shows, as Prometheus text or OpenMetrics, whichever the scraper prefers.
         is_ready: Whether new work is welcome; ``/readyz`` answers 200 or 503 accordingly.
-        routes: What else is served: the calls and the explorer.
+        routes: What else is served.
     """
-
-    async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": content_type})
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -45,24 +42,39 @@ def create_app(
     async def readyz(request: Request) -> Response:
         return PlainTextResponse("ready\n") if is_ready() else PlainTextResponse("not ready\n", status_code=503)
 
-    probes = [Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
-    return Starlette(routes=[*probes, *routes])
+    probes = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    handlers = {HTTPException: _nothing_here, Exception: _broken}
+    return Starlette(routes=[*probes, *routes], exception_handlers=handlers)
 
 
 @contextlib.asynccontextmanager
-async def running(app: Starlette, address: str) -> AsyncIterator[int]:
-    """Serve ``app`` on ``address`` while the context lasts; yield the port.
+async def running(
+    app: Starlette, address: str, setting: str = "http_address", security: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serve ``app`` while the context lasts; yield the port.
+
+    Args:
+        app: From ``create_app``.
+        address: Where to listen, ``host:port``.
+        setting: Which setting says so.
+        security: What connections are secured with; None for plain text.
 
     Raises:
         InvalidSettings: Nothing can listen on that address.
     """
-    listener = _listen(address)
+    listener = _listen(address, setting)
     config = uvicorn.Config(
-        app,
+        _Secured(app, security_headers(security is not None)),
+        http=HttpConnection,
+        ssl_context_factory=None if security is None else lambda config, default: security,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         log_config=None,
+        log_level="error",  # what is not HTTP is the sender's fault, and nobody here can do anything about it
         access_log=False,
         lifespan="off",
         ws="none",
+        proxy_headers=False,
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=_LAST_SECONDS,
         server_header=False,
     )
@@ -85,12 +97,47 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(address: str) -> socket.socket:
+class _Secured:
+    """An application, every answer of which has the headers given unless it has its own."""
+
+    def __init__(self, app: Starlette, headers: list[tuple[bytes, bytes]]) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = {name for name, _ in message["headers"]}
+                added = [header for header in self._headers if header[0] not in own]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        await self._app(scope, receive, send_secured)
+
+
+async def _nothing_here(request: Request, error: Exception) -> Response:
+    """Answer a path that nothing is served at, or a method that it does not take."""
+    assert isinstance(error, HTTPException)  # this handler is registered for no other
+    message = "nothing is served at this path here; docs/api.md has the routes"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        message = f"this path takes {headers['Allow']} only"
+    request_id = accepted_request_id(request.headers.get(REQUEST_ID_HEADER))
+    return refused(Refusal.of(MethodUnknown(message), request_id), headers, error.status_code)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """Answer what nobody foresaw; uvicorn logs it afterwards."""
+    request_id = accepted_request_id(request.headers.get(REQUEST_ID_HEADER))
+    return refused(Refusal(internal_status(request_id), None, request_id))
+
+
+def _listen(address: str, setting: str) -> socket.socket:
     host, port = split_address(address)
     try:
         return socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
         )
     except OSError as error:
-        message = f"INTERLINEAR_HTTP_ADDRESS={address}: cannot listen there: {error.strerror or error}"
+        message = f"{PREFIX}{setting.upper()}={address}: cannot listen there: {error.strerror or error}"
         raise InvalidSettings(message) from None

@@ -1,155 +1,136 @@
 """The calls over HTTP: a request in protobuf's JSON is posted, a reply or a google.rpc.Status in JSON comes back.
 
-The explorer is served from the same origin, so no other origin is ever let in: there are no CORS headers, and a body
-must say that it is JSON, which a page of another origin cannot do without asking first.
+Calls that stream send one message a line, and where they take many messages, read one a line. The explorer is served
+from the same origin, so no other origin is ever let in: there are no CORS headers, and a body must say that it is JSON,
+which a page of another origin cannot do without asking first.
 """
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 
-from google.protobuf.message import Message
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.errors import Busy, DeadlinePassed, MediaTypeInvalid, OptionOutOfRange, RequestTooLarge
-from service.gate import REQUEST_ID_HEADER, Gate, Method, Refusal, accepted_request_id
-from service.pb import interlinear_pb2 as pb
+from service.errors import Busy, Unauthenticated, Unavailable
+from service.gate import Gate
+from service.http_call import JSON, LINES, HttpCall
+from service.http_connection import Message, Receive, Send
+from service.incoming import REQUEST_ID_HEADER, Method, Refusal
 from service.status import http_status_of
-from service.wire import parse_json, write_json
+from service.wire import write_json
 
-TIMEOUT_HEADER = "x-timeout-seconds"
-JSON = "application/json"
-
-_POSTED = {
-    "/v1/translate": "Translate",
-    "/v1/explain": "Explain",
-    "/v1/contrast": "Contrast",
-    "/v1/alternatives": "ListAlternatives",
-    "/v1/what-if": "WhatIf",
+PUBLIC = {
+    "POST /v1/translate": "Translate",
+    "POST /v1/translate-stream": "TranslateStream",
+    "POST /v1/stream-tokens": "StreamTokens",
+    "POST /v1/explain": "Explain",
+    "POST /v1/contrast": "Contrast",
+    "POST /v1/alternatives": "ListAlternatives",
+    "POST /v1/what-if": "WhatIf",
+    "GET /v1/models": "ListModels",
+    "GET /v1/models/{name}": "GetModel",
 }
-_FETCHED = {"/v1/models": "ListModels", "/v1/models/{name}": "GetModel"}
-# Nothing in a reply is a page, whatever a browser takes it for; and no cache may keep a user's text.
-_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
-_LONGEST_TIMEOUT_SECONDS = 86_400.0
+ADMINISTRATION = {
+    "POST /v1/admin/models/load": "LoadModel",
+    "POST /v1/admin/models/activate": "ActivateModel",
+    "POST /v1/admin/models/unload": "UnloadModel",
+}
+
+_PIECE_BYTES = 64 << 10  # written at once: the rest of a reply waits until the client has read
 
 
-def routes(gate: Gate, max_request_bytes: int) -> list[Route]:
-    """Return a route for every call; a body of more than ``max_request_bytes`` is refused before it is read whole."""
+def routes(gate: Gate, paths: Mapping[str, str], max_request_bytes: int) -> list[Route]:
+    """Return a route for each of ``paths``: by verb and path, the method of the proto.
 
-    def endpoint(method: Method) -> Callable[[Request], Awaitable[Response]]:
-        async def respond(request: Request) -> Response:
-            return await _respond(gate, method, _HttpCall(request, max_request_bytes))
-
-        return respond
-
+    A message of more than ``max_request_bytes`` is refused before it is read whole.
+    """
     return [
-        Route(path, endpoint(gate.methods[name]), methods=[verb])
-        for verb, paths in (("POST", _POSTED), ("GET", _FETCHED))
-        for path, name in paths.items()
+        Route(path, _Endpoint(gate, gate.methods[name], max_request_bytes), methods=[verb])
+        for (verb, path), name in ((place.split(), name) for place, name in paths.items())
     ]
 
 
-class _HttpCall:
-    """A call that came over HTTP; its fields are in the body, or in the path of a GET."""
+def refused(refusal: Refusal, headers: Mapping[str, str] | None = None, status: int | None = None) -> Response:
+    """Return the answer that tells of a refusal.
 
-    transport = "http"
+    Args:
+        refusal: What to tell.
+        headers: To be sent besides.
+        status: HTTP's, where it is not the one that goes with the error.
+    """
+    error = refusal.error
+    sent = {**(headers or {}), REQUEST_ID_HEADER: refusal.request_id}
+    if isinstance(error, (Busy, Unavailable)):
+        sent["retry-after"] = str(math.ceil(error.retry_after_seconds))
+    if isinstance(error, Unauthenticated):
+        sent["www-authenticate"] = "Bearer"
+    return Response(write_json(refusal.status), status or http_status_of(error), sent, JSON)
 
-    def __init__(self, request: Request, max_request_bytes: int) -> None:
-        self.request_id = accepted_request_id(request.headers.get(REQUEST_ID_HEADER))
-        self._request = request
+
+class _Endpoint:
+    """Answers one route; stops working for a caller that goes away."""
+
+    def __init__(self, gate: Gate, method: Method, max_request_bytes: int) -> None:
+        self._gate = gate
+        self._method = method
         self._max_request_bytes = max_request_bytes
-        self._deadline: float | None = None
-        self._is_read = asyncio.Event()
 
-    async def read(self, request_type: type[Message]) -> Message:
-        self._deadline = self._given_deadline()
-        if self._request.method == "POST":
-            request = parse_json(request_type, await self._body())
-        else:
-            request = request_type(**self._request.path_params)
-        self._is_read.set()
-        if getattr(request, "matrix_encoding", None) == pb.MATRIX_ENCODING_UNSPECIFIED:
-            request.matrix_encoding = pb.MATRIX_ENCODING_FLOAT_LIST
-        return request
-
-    def deadline(self) -> float | None:
-        return self._deadline
-
-    async def write(self, reply: Message) -> bytes:
-        # Python writes a large reply in tenths of a second, for which the loop must not stand still.
-        return await asyncio.to_thread(write_json, reply)
-
-    async def left(self) -> None:
-        """Return when the caller has gone away, after its request was read."""
-        await self._is_read.wait()
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-
-    def _given_deadline(self) -> float | None:
-        given = self._request.headers.get(TIMEOUT_HEADER)
-        if given is None:
-            return None
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        call = HttpCall(Request(scope, receive), self._max_request_bytes)
+        answer = self._answer if self._method.kind == "unary" else self._stream
+        answering = asyncio.create_task(answer(call, scope, receive, send))
+        leaving = asyncio.create_task(call.left())
         try:
-            seconds = float(given)
-        except ValueError:
-            seconds = math.nan
-        if not 0 < seconds <= _LONGEST_TIMEOUT_SECONDS:
-            allowed = f"a number of seconds above 0 and at most {_LONGEST_TIMEOUT_SECONDS:g}"
-            raise OptionOutOfRange(TIMEOUT_HEADER, f"{TIMEOUT_HEADER} is not {allowed}; leave it out to wait for ever")
-        return asyncio.get_running_loop().time() + seconds
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not answering.done():
+                answering.cancel()
+            await asyncio.wait((answering, leaving))
+        if not answering.cancelled():
+            answering.result()  # raises what nobody foresaw
 
-    async def _body(self) -> bytes:
-        """Return the body.
-
-        Raises:
-            MediaTypeInvalid: It does not say that it is JSON.
-            RequestTooLarge: It is too large, or says so.
-            DeadlinePassed: It took too long to arrive.
-        """
-        media_type = self._request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != JSON:
-            raise MediaTypeInvalid("content-type", f"the body must be JSON; send it with content-type: {JSON}")
+    async def _answer(self, call: HttpCall, scope: Message, receive: Receive, send: Send) -> None:
         try:
-            async with asyncio.timeout_at(self._deadline):
-                return await self._bytes()
-        except TimeoutError:
-            raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
-        except ClientDisconnect:
-            raise asyncio.CancelledError from None  # as if it had gone away a moment later
+            with call.unsent:
+                reply = await self._gate.answer(self._method, call)
+                headers = {REQUEST_ID_HEADER: call.request_id, "content-length": str(len(reply))}
+                await _begin(send, JSON, headers)
+                for start in range(0, len(reply), _PIECE_BYTES):
+                    await _continue(send, reply[start : start + _PIECE_BYTES])
+                await _end(send)
+        except Refusal as refusal:
+            await refused(refusal)(scope, receive, send)
 
-    async def _bytes(self) -> bytes:
-        limit = self._max_request_bytes
-        too_large = RequestTooLarge(f"the body has more than {limit} bytes, the most here; send fewer or shorter texts")
-        length = self._request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > limit:
-            raise too_large
-        body = bytearray()
-        async for part in self._request.stream():
-            body += part
-            if len(body) > limit:
-                raise too_large
-        return bytes(body)
+    async def _stream(self, call: HttpCall, scope: Message, receive: Receive, send: Send) -> None:
+        has_begun = False
+        try:
+            async with contextlib.aclosing(self._gate.stream(self._method, call)) as replies:
+                async for reply in replies:
+                    if not has_begun:
+                        await _begin(send, LINES, {REQUEST_ID_HEADER: call.request_id})
+                        has_begun = True
+                    await _continue(send, reply + b"\n")
+            await _end(send)
+        except Refusal as refusal:
+            if not has_begun:
+                await refused(refusal)(scope, receive, send)
+                return
+            await _continue(send, b'{"error":' + write_json(refusal.status) + b"}\n")
+            await _end(send)
 
 
-async def _respond(gate: Gate, method: Method, call: _HttpCall) -> Response:
-    """Return the response to one call; stop working on it when the caller goes away."""
-    answering = asyncio.create_task(gate.answer(method, call))
-    leaving = asyncio.create_task(call.left())
-    try:
-        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        if not answering.done():
-            answering.cancel()
-        await asyncio.wait((answering, leaving))
-    headers = {**_HEADERS, REQUEST_ID_HEADER: call.request_id}
-    if answering.cancelled():
-        return Response(headers=headers)  # nobody reads it
-    try:
-        return Response(answering.result(), media_type=JSON, headers=headers)
-    except Refusal as refusal:
-        if isinstance(refusal.error, Busy):
-            headers["retry-after"] = str(math.ceil(refusal.error.retry_after_seconds))
-        return Response(write_json(refusal.status), http_status_of(refusal.error), headers, JSON)
+async def _begin(send: Send, media_type: str, headers: Mapping[str, str]) -> None:
+    sent = [(name.encode(), value.encode()) for name, value in {"content-type": media_type, **headers}.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": sent})
+
+
+async def _continue(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _end(send: Send) -> None:
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

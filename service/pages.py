@@ -9,12 +9,7 @@ from starlette.routing import Route
 
 # Nothing from elsewhere, nothing inline; pictures that a page draws of itself are data and blob URLs.
 _POLICY = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-_HEADERS = {
-    "content-security-policy": _POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
+_HEADERS = {"content-security-policy": _POLICY, "cache-control": "no-cache"}  # besides those of every answer
 
 
 def routes(files: Mapping[str, tuple[bytes, str]]) -> list[Route]:

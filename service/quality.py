@@ -3,6 +3,7 @@
 Axes: ``target`` emitted tokens, ``source`` source tokens, both with end of sentence.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,9 @@ from jaxtyping import Float
 from bundle.decomposition import COMPONENTS, Decomposition
 from bundle.search import Hypothesis
 from service.errors import ServiceError
-from service.metrics import QualityMetrics
+from service.metrics.quality import QualityMetrics
 
 _UNCOVERED = 0.1  # attention that a source token got from all target tokens together
-_LONGEST_LOOP = 8  # tokens
 
 
 @contextmanager
@@ -33,19 +33,21 @@ def counted(metrics: QualityMetrics, model: str, view: str) -> Iterator[None]:
 def meter_translation(
     metrics: QualityMetrics,
     model: str,
-    source_tokens: int,
+    source_ids: Sequence[int],
     hypothesis: Hypothesis,
     attention_weights: Float[np.ndarray, "target source"] | None,
 ) -> None:
-    """Meter the best hypothesis of a sentence of ``source_tokens``; ``attention_weights`` where they were asked for."""
+    """Meter the best hypothesis of ``source_ids`` (with end of sentence); ``attention_weights`` where there are any."""
     length = len(hypothesis.token_ids)
     metrics.token_log_probability.labels(model).observe(hypothesis.log_probability / length)
     metrics.confidence.labels(model).observe(math.exp(hypothesis.log_probability / length))
-    metrics.length_ratio.labels(model).observe(length / source_tokens)
-    if is_repetitive(hypothesis.token_ids):
-        metrics.repetition_suspected.labels(model).inc()
+    metrics.length_ratio.labels(model).observe(length / len(source_ids))
+    metrics.copied_source.labels(model).observe(copied_ratio(source_ids, hypothesis.token_ids))
+    metrics.repeated_pairs.labels(model).observe(repeated_ratio(hypothesis.token_ids))
     if attention_weights is not None:
         metrics.alignment_entropy.labels(model).observe(mean_entropy(attention_weights))
+        metrics.alignment_peak.labels(model).observe(float(attention_weights.max(axis=1).mean()))
+        metrics.monotonicity.labels(model).observe(monotone_ratio(attention_weights))
         metrics.uncovered_source.labels(model).observe(uncovered_ratio(attention_weights))
 
 
@@ -58,28 +60,42 @@ def meter_decomposition(metrics: QualityMetrics, model: str, decomposition: Deco
     without_delta = decomposition.shares[:2, :2].sum()
     metrics.delta_share.labels(model).observe(1.0 - float(without_delta))
     metrics.reconstruction_error.labels(model).observe(decomposition.reconstruction_error)
+    metrics.unseen_ratio.labels(model).observe(float(decomposition.encoder.unseen.mean()))
     metrics.unseen_tokens.labels(model, "source").inc(int(decomposition.encoder.unseen.sum()))
     metrics.unseen_tokens.labels(model, "target").inc(int(decomposition.decoder.unseen.sum()))
 
 
-def is_repetitive(token_ids: Sequence[int]) -> bool:
-    """Return whether a run of up to eight tokens stands three times in a row, or one token four times.
+def repeated_ratio(token_ids: Sequence[int]) -> float:
+    """Return the share of the pairs of neighboring tokens that stood there before.
 
-    >>> is_repetitive([5, 6, 5, 6, 5, 6]), is_repetitive([5, 5, 5, 6, 5, 6])
-    (True, False)
+    >>> repeated_ratio([1, 2, 1, 2, 1]), repeated_ratio([1, 2, 3])
+    (0.5, 0.0)
     """
-    for period in range(1, _LONGEST_LOOP + 1):
-        needed, run = max(3, 2 * period), 0
-        for earlier, later in zip(token_ids, token_ids[period:], strict=False):
-            run = run + 1 if earlier == later else 0
-            if run >= needed:
-                return True
-    return False
+    pairs = list(itertools.pairwise(token_ids))
+    return 1.0 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def copied_ratio(source_ids: Sequence[int], target_ids: Sequence[int]) -> float:
+    """Return the share of the target's tokens, without end of sentence, that stand in the source.
+
+    Both sides have one vocabulary, so names, numbers and punctuation count too: some of it is as it should be.
+
+    >>> copied_ratio([7, 8, 9, 3], [7, 5, 8, 6, 3])
+    0.5
+    """
+    source, words = set(source_ids[:-1]), target_ids[:-1]
+    return sum(token in source for token in words) / len(words) if words else 0.0
 
 
 def mean_entropy(weights: Float[np.ndarray, "target source"]) -> float:
     """Return the mean entropy of the rows in nats: 0 when each looks at one token, log(source) when at all alike."""
     return float(-(weights * np.log(np.maximum(weights, np.finfo(np.float32).tiny))).sum(axis=1).mean())
+
+
+def monotone_ratio(weights: Float[np.ndarray, "target source"]) -> float:
+    """Return the share of steps whose most attended source token does not stand before that of the step before."""
+    moves = np.diff(weights.argmax(axis=1))
+    return float((moves >= 0).mean()) if moves.size else 1.0
 
 
 def uncovered_ratio(weights: Float[np.ndarray, "target source"]) -> float:

@@ -3,14 +3,21 @@
 Rows of every matrix are target, columns are source, as in the proto.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
 from bundle.manifest import Manifest, TablesInfo
 from bundle.tokenizer import Span, TokenizedText
+from service.errors import ServiceError
+from service.guard import Suspicion
+from service.models.registry import Standing
 from service.models.served_model import ServedModel
 from service.pb import interlinear_pb2 as pb
 from service.requests import ALIGNMENT_EVIDENCE, ALIGNMENT_METHODS, OPTION_FIELDS
+from service.segmentation import Sentence
+from service.status import status_of
 from service.translation import Alignment, Timings, TranslatedHypothesis, Translation, TranslationOptions
 
 _FINISH_REASONS = {"eos": pb.FINISH_REASON_END_OF_SENTENCE, "max_length": pb.FINISH_REASON_MAX_LENGTH}
@@ -46,7 +53,36 @@ def write_translation(translation: Translation, detail: int, encoding: int) -> p
         source=write_tokenized(translation.source) if aligned else None,
         timings=write_timings(translation.timings),
         batch_size=translation.batch_size,
+        suspicions=write_suspicions(translation.suspicions),
+        retried=translation.retried,
     )
+
+
+def write_sentence(sentence: Sentence, answer: pb.Translation | ServiceError) -> pb.TranslateStreamResponse:
+    """Return a sentence of a document with what became of it."""
+    return pb.TranslateStreamResponse(
+        sentence=pb.DocumentSentence(
+            sequence_id=sentence.sequence_id,
+            paragraph=sentence.paragraph,
+            span=write_span(sentence.span),
+            before=sentence.before,
+            translation=answer if isinstance(answer, pb.Translation) else None,
+            error=status_of(answer) if isinstance(answer, ServiceError) else None,
+        )
+    )
+
+
+def write_suspicions(suspicions: Sequence[Suspicion]) -> list[pb.Suspicion]:
+    """Return what speaks against a translation."""
+    return [
+        pb.Suspicion(
+            reason=f"SUSPICION_REASON_{suspicion.reason.upper()}",
+            value=suspicion.value,
+            threshold=suspicion.threshold,
+            message=suspicion.message,
+        )
+        for suspicion in suspicions
+    ]
 
 
 def write_plain(hypothesis: TranslatedHypothesis) -> pb.Hypothesis:
@@ -97,15 +133,15 @@ def write_metadata(model: ServedModel) -> pb.ResponseMetadata:
     )
 
 
-def write_listed_model(model: ServedModel) -> pb.Model:
+def write_listed_model(model: ServedModel, standing: Standing) -> pb.Model:
     """Return what is told of a model but for its card and files."""
     manifest = model.manifest
     return pb.Model(
         name=manifest.bundle_id,
         version=manifest.version,
         digest=model.digest,
-        is_default=True,  # one bundle is loaded
-        is_active=True,
+        is_default=standing.default,
+        is_active=standing.active,
         source_language_code=manifest.source_language,
         target_language_code=manifest.target_language,
         architecture=manifest.architecture,
@@ -129,9 +165,9 @@ def write_listed_model(model: ServedModel) -> pb.Model:
     )
 
 
-def write_model(model: ServedModel) -> pb.Model:
+def write_model(model: ServedModel, standing: Standing) -> pb.Model:
     """Return everything that is told of a model."""
-    message = write_listed_model(model)
+    message = write_listed_model(model, standing)
     message.card = model.card
     for name, file in sorted(model.manifest.files.items()):
         message.files.add(name=name, sha256=file.sha256, size_bytes=file.size_bytes)
@@ -157,19 +193,21 @@ def write_tokenized(tokenized: TokenizedText) -> pb.TokenizedText:
             token_id=piece.token_id,
             piece=piece.piece,
             text=piece.text,
-            span=_span(piece.span),
+            span=write_span(piece.span),
             word_index=piece.word_index,
             zero_width=piece.zero_width,
         )
         for piece in tokenized.pieces
     ]
     words = [
-        pb.Word(text=word.text, span=_span(word.span), piece_indices=word.piece_indices) for word in tokenized.words
+        pb.Word(text=word.text, span=write_span(word.span), piece_indices=word.piece_indices)
+        for word in tokenized.words
     ]
     return pb.TokenizedText(text=tokenized.text, pieces=pieces, words=words)
 
 
-def _span(span: Span) -> pb.Span:
+def write_span(span: Span) -> pb.Span:
+    """Return where a stretch of a text stands."""
     return pb.Span(
         start_byte=span.start_byte,
         end_byte=span.end_byte,

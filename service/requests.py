@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 from google.protobuf.message import Message
 
-from service.errors import OptionOutOfRange, UnknownEnumValue
+from service.errors import OptionOutOfRange, StreamInvalid, UnknownEnumValue
 from service.pb import interlinear_pb2 as pb
-from service.translation import TranslationOptions
+from service.translation import Guard, TranslationOptions
 from service.what_if import GivenRow, Intervention
 
 OPTION_FIELDS = {  # proto name: domain name
@@ -15,6 +15,7 @@ OPTION_FIELDS = {  # proto name: domain name
     "length_penalty": "length_penalty",
     "max_target_tokens": "max_target_tokens",
     "forced_prefix": "forced_prefix",
+    "no_repeat_ngram_size": "no_repeat_ngram_size",
 }
 ALIGNMENT_METHODS = {  # proto number: domain name
     number: name.removeprefix("ALIGNMENT_METHOD_").lower()
@@ -25,6 +26,11 @@ ALIGNMENT_EVIDENCE = {  # proto number: domain name
     pb.ALIGNMENT_EVIDENCE_ATTENTION: "attention",
     pb.ALIGNMENT_EVIDENCE_POSTERIOR: "posterior",
 }
+GUARDS: dict[int, Guard] = {  # proto number: domain name
+    pb.TRANSLATION_GUARD_UNSPECIFIED: "free",
+    pb.TRANSLATION_GUARD_REPORT: "report",
+    pb.TRANSLATION_GUARD_RETRY: "retry",
+}
 _COMPONENTS = {  # proto number: domain name
     number: name.removeprefix("COMPONENT_").lower()
     for name, number in pb.Component.items()
@@ -34,7 +40,10 @@ _DEFAULT_LIMIT = 5  # alternatives
 
 
 def read_options(
-    options: pb.DecodingOptions, alignment: bool, drawing: pb.AlignmentOptions | None = None
+    options: pb.DecodingOptions,
+    alignment: bool,
+    drawing: pb.AlignmentOptions | None = None,
+    guard: int = pb.TRANSLATION_GUARD_UNSPECIFIED,
 ) -> TranslationOptions:
     """Return the options of a request; those that are absent take their defaults. Ranges are not checked here.
 
@@ -42,6 +51,7 @@ def read_options(
         options: How to search.
         alignment: Whether an alignment is wanted.
         drawing: How to draw its links.
+        guard: How closely to look for a translation that went wrong (a TranslationGuard).
     """
     given = {domain: getattr(options, field) for field, domain in OPTION_FIELDS.items() if options.HasField(field)}
     if drawing is not None and drawing.method in ALIGNMENT_METHODS:
@@ -50,7 +60,7 @@ def read_options(
         given["alignment_threshold"] = drawing.threshold
     if drawing is not None and drawing.evidence in ALIGNMENT_EVIDENCE:
         given["alignment_evidence"] = ALIGNMENT_EVIDENCE[drawing.evidence]
-    return TranslationOptions(**given, alignment=alignment)
+    return TranslationOptions(**given, alignment=alignment, guard=GUARDS[guard])
 
 
 def read_views(views: Collection[int]) -> frozenset[int]:
@@ -98,6 +108,36 @@ def read_intervention(intervention: pb.Intervention) -> Intervention:
 def read_limit(request: pb.ListAlternativesRequest) -> int:
     """Return how many alternatives are wanted; the range is not checked here."""
     return int(request.limit) if request.HasField("limit") else _DEFAULT_LIMIT
+
+
+def read_document(request: pb.TranslateStreamRequest | None) -> pb.DocumentOptions:
+    """Return how to translate a document, from the first message of its stream; None is a stream without any.
+
+    Raises:
+        StreamInvalid: It begins with something else.
+        OptionOutOfRange: Every sentence is to begin with the same text, or the sentences before the first are known.
+    """
+    if request is None or request.WhichOneof("request") != "options":
+        raise StreamInvalid("options", "a document begins with its options; send them first, and then its text")
+    document = request.options
+    if document.options.forced_prefix:
+        message = "forced_prefix is the beginning of one translation, and a document has many; leave it out"
+        raise OptionOutOfRange("options.forced_prefix", message)
+    if document.last_sequence_id < 0:
+        message = f"last_sequence_id is {document.last_sequence_id}; allowed is 0 (the beginning) and above"
+        raise OptionOutOfRange("last_sequence_id", message)
+    return document
+
+
+def read_part(request: pb.TranslateStreamRequest) -> str:
+    """Return the next part of a document.
+
+    Raises:
+        StreamInvalid: The message holds something else.
+    """
+    if request.WhichOneof("request") != "text":
+        raise StreamInvalid("text", "after its options, a document has nothing but text; send options once, and first")
+    return str(request.text)
 
 
 def refuse_options(options: pb.DecodingOptions) -> None:

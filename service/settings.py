@@ -16,9 +16,11 @@ from service.errors import InvalidSettings
 
 PREFIX = "INTERLINEAR_"
 
-_EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "en-fr"
+EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "en-fr"
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):(?P<port>[0-9]{1,5})")
 _DEVICE = re.compile(r"cpu|cuda:[0-9]+")
+
+_OF_CLIENTS = ("KEY", "KEY_FILE", "TLS_AUTHORITY", "CLIENT_CERTIFICATE", "CLIENT_CERTIFICATE_KEY")  # of the commands
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -66,7 +68,7 @@ class Settings(BaseSettings):
         credentials: File of who may come in, and for what; without it everybody may.
         allow_unprotected: Whether to listen on other addresses than loopback without TLS and credentials.
         bundle: Folder of the bundle to serve; the embedded English→French one by default.
-        models: Folder whose subfolders are bundles to serve besides; watched.
+        models: Folder whose subfolders are bundles to serve; watched. ``bundle`` is then served only if it is set.
         models_poll_seconds: How often that folder is looked at; 0 leaves it to the administrative calls.
         models_memory_bytes: Size of all loaded bundles' files; 0 sets no limit.
         reverse_bundle: Folder of a bundle of the reverse direction; with it, alignments may be drawn from both. None by
@@ -75,7 +77,8 @@ class Settings(BaseSettings):
         threads: Threads of one ONNX Runtime call; 0 takes the processors this process may run on.
         queue_capacity: Sentences that may wait for a place in a batch; one more is refused at once. Those that follow
             another of the same call are taken all the same.
-        queue_tokens: Source tokens of all sentences that may wait.
+        queue_tokens: Source tokens of all sentences that may wait, with the same exception; where nobody waits, any
+            sentence may.
         batch_hypotheses: Hypotheses decoded at once: a sentence takes as many as its beam size.
         encode_tokens: Source tokens, padding included, of one encoder call; longer queues are encoded in several calls.
         max_texts: Texts in one request.
@@ -84,7 +87,8 @@ class Settings(BaseSettings):
         cache_bytes: Size of the cache of translations; 0 keeps none.
         memory_limit_bytes: Resident size above which new work is refused; 0 takes nine tenths of the container's limit,
             if it has one.
-        watchdog_seconds: Longest that one call of ONNX Runtime may take; a slower engine is given up and loaded anew.
+        watchdog_seconds: Longest that one step of a batch, or one encoder call, may take; a slower engine is given up
+            and loaded anew.
         drain_delay_seconds: Seconds that a stopping process still takes calls after health says NOT_SERVING, so that
             balancers notice first.
         drain_seconds: Seconds that a stopping process gives to what it has accepted.
@@ -105,7 +109,7 @@ class Settings(BaseSettings):
     tls_client_authority: Path | None = None
     credentials: Path | None = None
     allow_unprotected: bool = False
-    bundle: Path = _EMBEDDED_BUNDLE
+    bundle: Path = EMBEDDED_BUNDLE
     models: Path | None = None
     models_poll_seconds: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     models_memory_bytes: int = Field(default=0, ge=0)
@@ -153,7 +157,7 @@ def misspelled_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
     Unknown variables are not refused: Kubernetes sets ``INTERLINEAR_PORT`` and its like for a service of that name.
     """
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [PREFIX + name.upper() for name in Settings.model_fields] + [PREFIX + name for name in _OF_CLIENTS]
     found = {}
     for name in environ:
         if name.startswith(PREFIX) and name not in known and (near := difflib.get_close_matches(name, known, 1, 0.85)):

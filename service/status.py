@@ -13,6 +13,7 @@ DOMAIN = "interlinear"
 CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.MethodUnknown: grpc.StatusCode.UNIMPLEMENTED,
     errors.Unsupported: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
@@ -35,11 +36,13 @@ HTTP_STATUSES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
 }
 
-# Where HTTP has a better word than its word for the code: 429 would be taken for an advice to try again.
+# Where HTTP has a better word than its word for the code: 429, for instance, would be taken for an advice to try again.
 _HTTP_EXCEPTIONS: dict[type[errors.ServiceError], int] = {
     errors.MediaTypeInvalid: 415,
+    errors.MethodUnknown: 404,
     errors.RequestTooLarge: 413,
     errors.ResponseTooLarge: 413,
 }
@@ -83,7 +86,7 @@ def status_of(error: errors.ServiceError, field: str = "") -> status_pb2.Status:
             field=field or error.field, description=str(error), reason=error.reason
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, errors.Busy):
+    if isinstance(error, (errors.Busy, errors.Unavailable)):
         nanos = math.ceil(error.retry_after_seconds * 1e9)
         delay = duration_pb2.Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))

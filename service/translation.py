@@ -3,14 +3,19 @@
 Rows are target pieces (end of sentence included), columns are source pieces (end of sentence included), everywhere.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from bundle.search import Trace
 from bundle.tokenizer import TokenizedText
-from service.batch import Job
+from service.batch import Job, Progress
+from service.guard import Suspicion
+from service.scheduler import Outcome
+
+Guard = Literal["free", "report", "retry"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,10 @@ class TranslationOptions:
         alignment_threshold: Least weight of a link, above 0 to 1, for the method ``threshold``; None takes 0.5.
         alignment_evidence: The weights to draw links from, ``attention`` or ``posterior``; None takes the posterior
             where the bundle gives it.
+        no_repeat_ngram_size: No run of so many tokens comes twice, but for what the forced prefix repeats; 0 to 16, 0
+            allows all.
+        guard: How closely to look for a translation that went wrong: ``free``, ``report`` (attention too) or ``retry``
+            (the same, and one that loops is made once more).
     """
 
     beam_size: int = 4
@@ -40,6 +49,13 @@ class TranslationOptions:
     alignment_method: str | None = None
     alignment_threshold: float | None = None
     alignment_evidence: str | None = None
+    no_repeat_ngram_size: int = 0
+    guard: Guard = "free"
+
+    @property
+    def traced(self) -> bool:
+        """Whether attention is needed."""
+        return self.alignment or self.guard != "free"
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,17 @@ class Timings:
     explain: float
     detokenize: float
 
+    @property
+    def by_stage(self) -> dict[str, float]:
+        """The same by name, in the order in which a text goes through them."""
+        return {
+            stage: getattr(self, stage) for stage in ("tokenize", "queue", "encode", "decode", "detokenize", "explain")
+        }
+
+    def __add__(self, other: "Timings") -> "Timings":
+        """Return what both took together."""
+        return Timings(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -127,12 +154,18 @@ class Translation:
         source: Pieces and words of the source, with spans into the text as given.
         timings: Where the time went.
         batch_size: Most sentences that shared a step with this one, itself included.
+        suspicions: What speaks against the best hypothesis.
+        retried: Whether it is a second one, with repetition blocked.
+        hurried: Whether a second one was given up, for its deadline or for trouble; another time it may come.
     """
 
     hypotheses: tuple[TranslatedHypothesis, ...]
     source: TokenizedText
     timings: Timings
     batch_size: int
+    suspicions: tuple[Suspicion, ...] = ()
+    retried: bool = False
+    hurried: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +189,10 @@ class PreparedText:
     def following(self) -> "PreparedText":
         """Return the same, to be done for a call of which a job was done before."""
         return replace(self, job=replace(self.job, follows=True))
+
+    def telling(self, progress: Progress) -> "PreparedText":
+        """Return the same, of which ``progress`` is told what is certain while it is done; see ``Job``."""
+        return replace(self, job=replace(self.job, progress=progress))
 
     def scoring(self, target_ids: tuple[int, ...]) -> "PreparedText":
         """Return the same text, with these tokens to be scored as its translation."""
@@ -189,3 +226,27 @@ class TracedTranslation:
             target_ids=(self.target_ids[index],),
             traces=(self.traces[index],),
         )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A translation, and what it was made from.
+
+    Attributes:
+        prepared: The text, and what was asked for.
+        outcome: What the search found.
+        translation: The same for callers.
+    """
+
+    prepared: PreparedText
+    outcome: Outcome
+    translation: Translation
+
+    @property
+    def traced(self) -> TracedTranslation:
+        """The translation with what its hypotheses are explained from; only where attention was traced."""
+        decoded = self.outcome.decoded
+        assert decoded.attention_keys is not None
+        target_ids = tuple(hypothesis.token_ids for hypothesis in decoded.hypotheses)
+        source_ids = self.prepared.job.source_ids
+        return TracedTranslation(self.translation, source_ids, target_ids, decoded.traces, decoded.attention_keys)

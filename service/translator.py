@@ -7,29 +7,28 @@ import asyncio
 import time
 from dataclasses import replace
 
-from bundle.errors import InvalidText
 from bundle.manifest import Manifest
 from bundle.search import Hypothesis, SearchOptions, max_target_tokens
-from bundle.step import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
+from bundle.step import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY, MAX_NO_REPEAT_NGRAM_SIZE
 from bundle.tokenizer import TokenizedText, Tokenizer
 from service.aligner import Aligner
-from service.batch import Job
+from service.batch import Job, Progress
 from service.errors import (
     AttentionMissing,
     InterventionUnsupported,
-    InvalidRequest,
     OptionOutOfRange,
-    SourceEmpty,
-    SourceTooLong,
-    TargetEmpty,
+    ServiceError,
     TargetTooLong,
-    TextInvalid,
 )
+from service.guard import RETRY_NGRAM_SIZE, Evidence, Norms, loops, severity, suspicions
+from service.intake import Intake
+from service.metering import meter
 from service.metrics import Metrics
-from service.quality import meter_translation
-from service.scheduler import Outcome, Scheduler, together
+from service.scheduler import Scheduler, together
+from service.tracing import exemplar, record_stages
 from service.translation import (
     Alignment,
+    Answer,
     PreparedText,
     Timings,
     TracedTranslation,
@@ -38,7 +37,7 @@ from service.translation import (
     TranslationOptions,
 )
 
-_MOST_CHARACTERS = 16  # a token; with more, a text is refused before time is spent on tokenizing it
+_RESERVED_SECONDS = 0.05  # before a deadline, to still send the first translation if a second is not done by then
 
 
 class Translator:
@@ -47,6 +46,7 @@ class Translator:
     Attributes:
         manifest: The bundle's.
         tokenizer: The bundle's.
+        intake: What it can take.
     """
 
     def __init__(
@@ -59,32 +59,37 @@ class Translator:
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
+        self.intake = Intake(tokenizer, manifest.limits)
         self._aligner = Aligner(manifest, reverse)
+        self._norms = Norms.of(manifest)
         self._scheduler = scheduler
         self._metrics = metrics
         self._turn = asyncio.Lock()  # to tokenize
 
-    async def translate(self, text: str, options: TranslationOptions, deadline: float | None = None) -> Translation:
+    async def translate(
+        self, text: str, options: TranslationOptions, deadline: float | None = None, progress: Progress | None = None
+    ) -> Translation:
         """Return the translation of ``text``, taken as one sentence.
 
         Args:
             text: What to translate.
             options: How to decode.
             deadline: Time of the running loop's clock (``loop.time()``) at which the answer is no longer wanted.
+            progress: Told what is certain of the best hypothesis, as of ``Job``.
 
         Raises:
             InvalidRequest: The text is empty, too long or not text; or an option is out of range.
-            AttentionMissing: An alignment was asked of a model without attention.
+            AttentionMissing: An alignment, or to be guarded by attention, was asked of a model without attention.
             ReverseModelMissing: It was asked for by a method that reads both directions, and only one is loaded.
             PosteriorMissing: It was asked for from the posterior, which the bundle does not give.
             QueueFull: Too many sentences wait already.
             DeadlinePassed: The deadline came first.
             Unavailable: The service is draining, or the engine failed.
         """
-        _, _, translation = await self._answer(text, None, options, deadline)
+        translation = (await self._answer(text, None, options, deadline, progress)).translation
         if options.alignment:
-            stages = self._metrics.stages
-            stages.seconds.labels(self.manifest.qualified_name, "explain").observe(translation.timings.explain)
+            explain = self._metrics.stages.seconds.labels(self.manifest.qualified_name, "explain")
+            explain.observe(translation.timings.explain, exemplar())
         return translation
 
     async def trace(
@@ -96,8 +101,7 @@ class Translator:
             TargetEmpty, TargetTooLong: ``target`` cannot be a translation.
             ServiceError: As for ``translate``.
         """
-        answer = await self._answer(text, target, replace(options, alignment=True), deadline)
-        return _traced(*answer)
+        return (await self._answer(text, target, replace(options, alignment=True), deadline)).traced
 
     async def prepare(self, text: str, target: str | None, options: TranslationOptions) -> PreparedText:
         """Return ``text``, and ``target`` if it is given, in tokens, with the job that ``trace`` would do.
@@ -117,7 +121,7 @@ class Translator:
         Raises:
             TextInvalid, TargetTooLong: Naming ``field``: it is no text, or longer than a translation may be.
         """
-        return self._tokenized(text, field, self.manifest.limits.max_target_tokens, TargetTooLong)
+        return self.intake.target(text, field)
 
     def begun(self, prepared: PreparedText, prefix: tuple[int, ...], field: str) -> PreparedText:
         """Return ``prepared`` with a search for the best translation that begins with the tokens of ``prefix``.
@@ -141,37 +145,45 @@ class Translator:
                 f"the graphs of bundle {self.manifest.bundle_id!r} take no attention from outside, so it cannot be "
                 "changed; export the bundle again with this version. Source words can be replaced all the same."
             )
-        return _traced(*await self._decoded(prepared, deadline))
+        return (await self._decoded(prepared, deadline)).traced
 
     async def _answer(
-        self, text: str, target: str | None, options: TranslationOptions, deadline: float | None
-    ) -> tuple[PreparedText, Outcome, Translation]:
+        self,
+        text: str,
+        target: str | None,
+        options: TranslationOptions,
+        deadline: float | None,
+        progress: Progress | None = None,
+    ) -> Answer:
         started = time.perf_counter()
-        answer = await self._decoded(await self._prepared(text, target, options), deadline)
-        self._meter(*answer, time.perf_counter() - started)
+        prepared = await self._prepared(text, target, options)
+        answer = self._judged(
+            await self._decoded(prepared if progress is None else prepared.telling(progress), deadline)
+        )
+        if options.guard == "retry" and loops(answer.translation.suspicions):
+            answer = await self._retried(answer, deadline)
+        meter(self._metrics, self.manifest, answer, time.perf_counter() - started)
         return answer
 
     async def _prepared(self, text: str, target: str | None, options: TranslationOptions) -> PreparedText:
-        if options.alignment:
+        if options.traced:
             self._require_attention()
         self._aligner.check(options)
         async with self._turn:
             await asyncio.sleep(0)  # one text a turn of the loop: a request of many must not hold it up
             began = time.perf_counter()
-            source = self._source(text)
-            given = None if target is None else self._target(target)
+            source = self.intake.source(text)
+            given = None if target is None else self.intake.given_target(target)
             job = self._job(source, given, options)
             return PreparedText(source, given, job, options, time.perf_counter() - began)
 
-    async def _decoded(
-        self, prepared: PreparedText, deadline: float | None
-    ) -> tuple[PreparedText, Outcome, Translation]:
+    async def _decoded(self, prepared: PreparedText, deadline: float | None) -> Answer:
         source = prepared.source
         outcome = await self._scheduler.submit(prepared.job, deadline)
         decoded = time.perf_counter()
         hypotheses = tuple(self._hypothesis(hypothesis, prepared.target) for hypothesis in outcome.decoded.hypotheses)
         detokenized = ended = time.perf_counter()
-        if outcome.decoded.traces:
+        if prepared.options.alignment:
             alignments = await together(
                 self._aligner.align(trace, hypothesis.target, source, prepared.options, deadline)
                 for hypothesis, trace in zip(hypotheses, outcome.decoded.traces, strict=True)
@@ -186,7 +198,42 @@ class Translator:
             explain=ended - detokenized,
             detokenize=detokenized - decoded,
         )
-        return prepared, outcome, Translation(hypotheses, source, timings, outcome.decoded.batch_size)
+        record_stages("sentence", timings.by_stage, batch_size=outcome.decoded.batch_size)
+        return Answer(prepared, outcome, Translation(hypotheses, source, timings, outcome.decoded.batch_size))
+
+    def _judged(self, answer: Answer) -> Answer:
+        """Return ``answer`` with what speaks against its best hypothesis."""
+        source_ids, traces = answer.prepared.job.source_ids, answer.outcome.decoded.traces
+        best = answer.outcome.decoded.hypotheses[0]
+        evidence = Evidence(
+            source_ids=source_ids,
+            unknown_source_tokens=source_ids.count(self.manifest.special_ids.unk),
+            source_words=answer.translation.source.words,
+            target_ids=best.token_ids,
+            log_probability=best.log_probability,
+            attention_weights=traces[0].attention_weights if traces else None,
+        )
+        return replace(answer, translation=replace(answer.translation, suspicions=suspicions(evidence, self._norms)))
+
+    async def _retried(self, first: Answer, deadline: float | None) -> Answer:
+        """Return the less suspicious of a translation that loops and of one made with repetition blocked."""
+        job = first.prepared.job
+        if 0 < job.options.no_repeat_ngram_size <= RETRY_NGRAM_SIZE:
+            return first  # it was blocked already
+        options = replace(job.options, no_repeat_ngram_size=RETRY_NGRAM_SIZE)
+        prepared = replace(first.prepared, job=replace(job, options=options), tokenize_seconds=0.0).following()
+        retries = self._metrics.guard.retries
+        try:
+            until = None if deadline is None else deadline - _RESERVED_SECONDS
+            second = self._judged(await self._decoded(prepared, until))
+        except ServiceError:  # whatever kept the second from being made, the first is an answer
+            retries.labels(self.manifest.qualified_name, "kept").inc()
+            return replace(first, translation=replace(first.translation, hurried=True))
+        better = severity(second.translation.suspicions) < severity(first.translation.suspicions)
+        retries.labels(self.manifest.qualified_name, "better" if better else "kept").inc()
+        timings = first.translation.timings + second.translation.timings
+        chosen = second if better else first
+        return replace(chosen, translation=replace(chosen.translation, timings=timings, retried=better))
 
     def _require_attention(self) -> None:
         if self.manifest.score_kind == "none":
@@ -195,39 +242,14 @@ class Translator:
                 "alignment and no explanation; ask for the translation alone."
             )
 
-    def _source(self, text: str) -> TokenizedText:
-        source = self._tokenized(text, "text", self.manifest.limits.max_source_tokens, SourceTooLong)
-        if not source.words:
-            raise SourceEmpty("text", "text has nothing to translate: it is empty, or holds only spaces")
-        return source
-
-    def _target(self, text: str) -> TokenizedText:
-        target = self.tokenized_target(text, "target")
-        if not target.words:
-            raise TargetEmpty("target", "target has nothing to explain: it is empty, or holds only spaces")
-        return target
-
-    def _tokenized(self, text: str, name: str, limit: int, too_long: type[InvalidRequest]) -> TokenizedText:
-        advice = "Split it into sentences and send them one by one."
-        if len(text) > _MOST_CHARACTERS * limit:
-            raise too_long(name, f"{name} has {len(text)} characters, more than {limit} tokens can hold. {advice}")
-        try:
-            length = len(self.tokenizer.encode_ids(text)) + 1  # a tenth of the time that spans take
-        except InvalidText as error:
-            raise TextInvalid(name, f"{name} is not text: {error}") from error
-        if length > limit:
-            message = f"{name} has {length} tokens, end of sentence included; this bundle allows {limit}. {advice}"
-            raise too_long(name, message)
-        return self.tokenizer.encode(text)
-
     def _job(self, source: TokenizedText, target: TokenizedText | None, options: TranslationOptions) -> Job:
         special = self.manifest.special_ids
         _check_ranges(options, self.manifest.limits.max_target_tokens)
-        prefix = self._prefix(options.forced_prefix)
+        prefix = self.intake.prefix(options.forced_prefix)
         source_ids = (*source.token_ids, special.eos)
         search = self._search(len(source_ids), prefix, options, "options.forced_prefix")
         target_ids = () if target is None else (*target.token_ids, special.eos)
-        return Job(source_ids, search, trace=options.alignment, target_ids=target_ids)
+        return Job(source_ids, search, trace=options.traced, target_ids=target_ids)
 
     def _search(
         self, source_tokens: int, prefix: tuple[int, ...], options: TranslationOptions, field: str
@@ -248,15 +270,8 @@ class Translator:
             length_penalty=options.length_penalty,
             forced_prefix=prefix,
             banned_token_ids=(self.manifest.special_ids.unk,),  # it has no text
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
         )
-
-    def _prefix(self, text: str) -> tuple[int, ...]:
-        name = "options.forced_prefix"
-        prefix = self.tokenized_target(text, name)
-        if unknown := sum(map(self.tokenizer.is_unknown, prefix.token_ids)):
-            message = f"{name} has {unknown} pieces outside the model's vocabulary; a translation cannot hold them"
-            raise TextInvalid(name, message)
-        return tuple(prefix.token_ids)
 
     def _hypothesis(self, hypothesis: Hypothesis, given: TokenizedText | None) -> TranslatedHypothesis:
         target = given or self.tokenizer.decode_with_spans(hypothesis.token_ids)
@@ -268,38 +283,6 @@ class Translator:
             finish_reason=hypothesis.finish_reason,
             target=target,
         )
-
-    def _meter(self, prepared: PreparedText, outcome: Outcome, translation: Translation, seconds: float) -> None:
-        job, model, timings, stages = (
-            prepared.job,
-            self.manifest.qualified_name,
-            translation.timings,
-            self._metrics.stages,
-        )
-        for stage in ("queue", "tokenize", "encode", "decode", "detokenize"):
-            stages.seconds.labels(model, stage).observe(getattr(timings, stage))
-        stages.request_seconds.labels(model).observe(seconds)
-        if job.target_ids:
-            return  # the caller's words: they say nothing about our translations
-        requests, best = self._metrics.requests, outcome.decoded.hypotheses[0]
-        requests.sentences.labels(model).inc()
-        requests.source_characters.labels(model).inc(len(translation.source.text))
-        requests.source_tokens.labels(model).inc(len(job.source_ids))
-        requests.target_tokens.labels(model).inc(len(best.token_ids))
-        requests.finish_reasons.labels(model, best.finish_reason).inc()
-        requests.source_length.labels(model).observe(len(job.source_ids))
-        requests.target_length.labels(model).observe(len(best.token_ids))
-        unknown = sum(map(self.tokenizer.is_unknown, job.source_ids))
-        self._metrics.quality.unknown_source_tokens.labels(model).inc(unknown)
-        weights = outcome.decoded.traces[0].attention_weights if outcome.decoded.traces else None
-        meter_translation(self._metrics.quality, model, len(job.source_ids), best, weights)
-
-
-def _traced(prepared: PreparedText, outcome: Outcome, translation: Translation) -> TracedTranslation:
-    decoded = outcome.decoded
-    assert decoded.attention_keys is not None
-    target_ids = tuple(hypothesis.token_ids for hypothesis in decoded.hypotheses)
-    return TracedTranslation(translation, prepared.job.source_ids, target_ids, decoded.traces, decoded.attention_keys)
 
 
 def _aligned(hypothesis: TranslatedHypothesis, alignment: Alignment) -> TranslatedHypothesis:
@@ -313,6 +296,7 @@ def _check_ranges(options: TranslationOptions, most_target_tokens: int) -> None:
         ("num_hypotheses", options.n_best, 1, options.beam_size),
         ("length_penalty", options.length_penalty, 0, MAX_LENGTH_PENALTY),
         ("max_target_tokens", options.max_target_tokens, 1, most_target_tokens),
+        ("no_repeat_ngram_size", options.no_repeat_ngram_size, 0, MAX_NO_REPEAT_NGRAM_SIZE),
     )
     for name, value, lowest, highest in ranges:
         if value is not None and not lowest <= value <= highest:

@@ -26,6 +26,7 @@ _NAMES_OF_TYPES = {
     FieldDescriptor.TYPE_STRING: "a string",
     FieldDescriptor.TYPE_BOOL: "true or false",
     FieldDescriptor.TYPE_INT32: "a whole number of 32 bits",
+    FieldDescriptor.TYPE_INT64: "a whole number of 64 bits",
     FieldDescriptor.TYPE_DOUBLE: "a number",
 }
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from bundle import manifest as manifests
+from bundle import contents
 from bundle.manifest import Manifest
 from bundle.search import EncodedBatch, SearchOptions, SearchResult, State, StepOutput, search
 from bundle.tokenizer import Tokenizer
@@ -21,7 +21,7 @@ GOLDEN = ROOT / "tests" / "golden"
 
 @pytest.fixture(scope="module")
 def manifest() -> Manifest:
-    return manifests.verify(FOLDER)
+    return contents.read(FOLDER).manifest
 
 
 def test_it_is_small_and_int8_and_its_tables_rest_on_a_hundred_thousand_sentences(manifest: Manifest) -> None:

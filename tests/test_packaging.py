@@ -127,7 +127,8 @@ class Image(NamedTuple):
     prefix: Path  # what the second stage copies
 
     def environment(self) -> dict[str, str]:
-        ports = {"INTERLINEAR_GRPC_ADDRESS": free_address(), "INTERLINEAR_HTTP_ADDRESS": free_address()}
+        listeners = ("GRPC", "HTTP", "ADMIN_GRPC", "ADMIN_HTTP")
+        ports = {f"INTERLINEAR_{name}_ADDRESS": free_address() for name in listeners}
         return {"PATH": f"{self.prefix / 'bin'}:/usr/bin:/bin", **ports}
 
 

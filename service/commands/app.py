@@ -11,30 +11,22 @@ from typing import Annotated
 
 import grpc
 import typer
-from google.protobuf import json_format
-from rich.console import Console
 
-from service.client import DEFAULT_TIMEOUT_SECONDS, CallFailed
+from service.client import CallFailed
 from service.commands.align import align
 from service.commands.command_line import (
-    DEFAULT_ADDRESS,
     REFUSED,
     UNREACHABLE,
     UNUSABLE,
-    Address,
-    Connection,
-    Json,
-    Timeout,
     Unusable,
-    Wait,
-    ask,
     drop_output,
-    print_line,
+    secure,
     tell,
 )
 from service.commands.explain import explain
+from service.commands.keys import keys
+from service.commands.models import models
 from service.commands.report import report
-from service.commands.terminal import model_view
 from service.commands.translate import translate
 from service.commands.what_if import alternatives, contrast, what_if
 
@@ -47,6 +39,7 @@ _UNREACHABLE_CODES = {
 }
 
 app = typer.Typer(
+    callback=secure,
     help="Translate, and see why the translation has the shape it has.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -94,19 +87,5 @@ app.command()(contrast)
 app.command()(alternatives)
 app.command()(report)
 app.add_typer(align, name="align")
-
-
-@app.command()
-def models(
-    json: Json = False,
-    address: Address = DEFAULT_ADDRESS,
-    timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,
-    wait: Wait = False,
-) -> None:
-    """List the models the service has loaded, with their measured quality."""
-    response = ask(Connection(address, timeout, wait), lambda client: client.list_models())
-    if json:
-        print_line(json_format.MessageToJson(response, ensure_ascii=False))
-        return
-    for model in response.models:
-        Console().print(model_view(model))
+app.add_typer(keys, name="keys")
+app.add_typer(models, name="models")

@@ -4,12 +4,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
 import grpc
 import typer
 
-from service.client import CallFailed, Client
+from service.client import PLAIN, CallFailed, Client, Security
 
 REFUSED, UNUSABLE, UNREACHABLE = 1, 2, 3
 
@@ -26,6 +28,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the reply as JSON, in 
 
 Reply = TypeVar("Reply")
 
+_security = ContextVar("security", default=PLAIN)
+
 
 class Unusable(Exception):
     """The command cannot do what it was asked, whatever the service says; the message says what to do about it."""
@@ -39,6 +43,39 @@ class Connection(NamedTuple):
     wait: bool
 
 
+def secure(
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS, and trust well-known authorities.")] = False,
+    tls_authority: Annotated[
+        Path | None, typer.Option(envvar="INTERLINEAR_TLS_AUTHORITY", help="PEM of the authority to trust; means TLS.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="INTERLINEAR_CLIENT_CERTIFICATE", help="PEM of a certificate of your own.")
+    ] = None,
+    certificate_key: Annotated[
+        Path | None, typer.Option(envvar="INTERLINEAR_CLIENT_CERTIFICATE_KEY", help="PEM of its private key.")
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="INTERLINEAR_KEY_FILE", help="File of an API key; INTERLINEAR_KEY may be the key itself."
+        ),
+    ] = None,
+) -> None:
+    """Remember how this command and the service come to trust each other; what comes before every command's name."""
+    key = os.environ.get("INTERLINEAR_KEY") or None
+    security = Security(
+        key if key_file is None else key_file.read_text().strip(),
+        tls,
+        *(None if file is None else file.read_bytes() for file in (tls_authority, certificate, certificate_key)),
+    )
+    _security.set(security)
+
+
+def connected(connection: Connection) -> Client:
+    """Return a client that reaches the service as this command was told to."""
+    return Client(*connection, _security.get())
+
+
 def ask(connection: Connection, call: Callable[[Client], Awaitable[Reply]]) -> Reply:
     """Return what ``call`` gets from the service.
 
@@ -47,7 +84,7 @@ def ask(connection: Connection, call: Callable[[Client], Awaitable[Reply]]) -> R
     """
 
     async def run() -> Reply:
-        async with Client(*connection) as client:
+        async with connected(connection) as client:
             return await call(client)
 
     return asyncio.run(run())

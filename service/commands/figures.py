@@ -43,7 +43,7 @@ def write_figure(response: pb.ExplainResponse, view: View, file: Path) -> None:
         file.write_text(page, "utf-8")
         return
     try:
-        from service import plots  # only who draws on paper needs matplotlib
+        from service.commands import plots  # only who draws on paper needs matplotlib
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

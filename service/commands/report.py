@@ -21,6 +21,7 @@ from service.commands.command_line import (
     Model,
     Timeout,
     Wait,
+    connected,
     tell,
     text_of,
 )
@@ -65,7 +66,7 @@ def report(
         template.options.beam_size = beam_size
 
     async def run(page: "Report", lines: Iterable[Columns]) -> None:
-        async with Client(*Connection(address, timeout, wait)) as client:
+        async with connected(Connection(address, timeout, wait)) as client:
             await _explain_lines(client, template, lines, page)
 
     from service.commands.report_page import report_into  # the other commands start faster without

@@ -1,6 +1,6 @@
 """What ``interlinear explain`` and ``interlinear models`` draw in a terminal; without colors it still reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -45,7 +45,9 @@ def explanation_view(response: pb.ExplainResponse, width: int) -> RenderableType
     tables = decomposition.tables
     lines: list[RenderableType] = [
         Text(hypothesis.text, style="bold"),
-        Text(f"{origin}; log-probability {hypothesis.log_probability:.3f} nats\n", style="dim"),
+        Text(f"{origin}; log-probability {hypothesis.log_probability:.3f} nats", style="dim"),
+        *([Text(f"suspicious: {doubts(response.suspicions)}", style="yellow")] if response.suspicions else []),
+        Text(),
         *_heat_maps(response, width),
         Text(f"translation down, source across; {END_OF_SENTENCE} is the end of sentence", style="dim"),
         _links(hypothesis.alignment),
@@ -60,6 +62,11 @@ def explanation_view(response: pb.ExplainResponse, width: int) -> RenderableType
         *(warning_line(warning, response.source, hypothesis.target) for warning in response.warnings),
     ]
     return Group(*lines)
+
+
+def doubts(suspicions: Iterable[pb.Suspicion]) -> str:
+    """Return what speaks against a translation in one line; empty if nothing does."""
+    return "; ".join(suspicion.message for suspicion in suspicions)
 
 
 def model_view(model: pb.Model) -> RenderableType:

@@ -584,7 +584,7 @@ class AlignmentLink(_message.Message):
     def __init__(self, target_index: _Optional[int] = ..., source_index: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("source", "hypothesis", "forced", "attention_scores", "attention_weights", "decomposition", "warnings", "effective_options", "timings", "batch_size", "metadata")
+    __slots__ = ("source", "hypothesis", "forced", "attention_scores", "attention_weights", "decomposition", "warnings", "effective_options", "timings", "batch_size", "metadata", "suspicions")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     HYPOTHESIS_FIELD_NUMBER: _ClassVar[int]
     FORCED_FIELD_NUMBER: _ClassVar[int]
@@ -596,6 +596,7 @@ class ExplainResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    SUSPICIONS_FIELD_NUMBER: _ClassVar[int]
     source: TokenizedText
     hypothesis: Hypothesis
     forced: bool
@@ -607,7 +608,8 @@ class ExplainResponse(_message.Message):
     timings: Timings
     batch_size: int
     metadata: ResponseMetadata
-    def __init__(self, source: _Optional[_Union[TokenizedText, _Mapping]] = ..., hypothesis: _Optional[_Union[Hypothesis, _Mapping]] = ..., forced: _Optional[bool] = ..., attention_scores: _Optional[_Union[Matrix, _Mapping]] = ..., attention_weights: _Optional[_Union[Matrix, _Mapping]] = ..., decomposition: _Optional[_Union[Decomposition, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+    suspicions: _containers.RepeatedCompositeFieldContainer[Suspicion]
+    def __init__(self, source: _Optional[_Union[TokenizedText, _Mapping]] = ..., hypothesis: _Optional[_Union[Hypothesis, _Mapping]] = ..., forced: _Optional[bool] = ..., attention_scores: _Optional[_Union[Matrix, _Mapping]] = ..., attention_weights: _Optional[_Union[Matrix, _Mapping]] = ..., decomposition: _Optional[_Union[Decomposition, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., effective_options: _Optional[_Union[DecodingOptions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ..., suspicions: _Optional[_Iterable[_Union[Suspicion, _Mapping]]] = ...) -> None: ...
 
 class Decomposition(_message.Message):
     __slots__ = ("tables", "terms", "reconstruction_error", "subset_distances", "encoder_components", "decoder_components")

@@ -2,7 +2,7 @@
 
 import { h } from "./drawing.js";
 import { linksOf, weightsOf } from "./reading.js";
-import { figure, percent, say } from "./text.js";
+import { figure, knows, percent, say } from "./text.js";
 
 const SURE = 0.8;
 const FAIR = 0.5;
@@ -39,7 +39,7 @@ export function line(side, text, dress, label) {
 
 /** Draw both lines of an explanation and the notes that belong to them. */
 export function drawEdition(section, explanation, notes) {
-  const { source, hypothesis, forced } = explanation;
+  const { source, hypothesis, forced, suspicions = [] } = explanation;
   const dress = (side) => (index) => ({
     classes: classesOf(hypothesis, side, index),
     gloss: side === "target" ? glossOf(explanation, index) : undefined,
@@ -51,6 +51,7 @@ export function drawEdition(section, explanation, notes) {
     line("source", source, dress("source"), say("source")),
     h("h3", {}, say(forced ? "given" : "target")),
     line("target", hypothesis.text, dress("target"), say("target")),
+    ...doubts(suspicions),
     h("p", { class: "readout", "aria-hidden": "true" }),
     legend(),
     ...noteList(notes),
@@ -81,6 +82,15 @@ function legend() {
     h("span", { class: "key" }, say("unalignedKey")),
     h("span", { class: "key" }, say("keys")),
   );
+}
+
+/** What speaks against the translation, in the words of the interface; the service's own where this page has none. */
+function doubts(suspicions) {
+  if (!suspicions.length) return [];
+  const reasons = suspicions.map(({ kind, value, message }) =>
+    knows(kind) ? say(kind, { value: percent(value) }) : message,
+  );
+  return [h("p", { class: "doubt" }, say("doubt", { reasons: reasons.join(say("doubts")) }))];
 }
 
 function noteList(notes) {

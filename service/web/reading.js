@@ -114,7 +114,13 @@ export function readExplanation(reply) {
     distances: new Map((decomposition.subsetDistances ?? []).map((each) => [each.subset, each.totalVariation ?? 0])),
     sides: { source: decomposition.encoderComponents, target: decomposition.decoderComponents },
     warnings: reply.warnings ?? [],
+    suspicions: (reply.suspicions ?? []).map(readSuspicion),
   };
+}
+
+function readSuspicion({ reason, value = 0, threshold = 0, message }) {
+  const kind = reason.replace("SUSPICION_REASON_", "");
+  return { kind: kind === "LENGTH" ? `LENGTH_${value > threshold ? "long" : "short"}` : kind, value, message };
 }
 
 const nameOf = ({ encoder, decoder }) => `${componentOf(encoder)}.${componentOf(decoder)}`;

@@ -70,10 +70,10 @@ def training_speed(pairs: int, steps: int) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class Service:
-    """A running service: its addresses, its process, and the seconds from start to ready."""
+    """A running service: where it is called and measured, its process, and the seconds from start to ready."""
 
     grpc_address: str
-    http_address: str
+    admin_http_address: str
     process_id: int
     startup_seconds: float
 
@@ -81,8 +81,10 @@ class Service:
 @contextmanager
 def served() -> Iterator[Service]:
     """Run the service on free ports."""
-    grpc_address, http_address = (f"127.0.0.1:{_free_port()}" for _ in range(2))
-    environment = os.environ | {"INTERLINEAR_GRPC_ADDRESS": grpc_address, "INTERLINEAR_HTTP_ADDRESS": http_address}
+    names = ("GRPC_ADDRESS", "ADMIN_HTTP_ADDRESS", "HTTP_ADDRESS", "ADMIN_GRPC_ADDRESS")
+    addresses = {f"INTERLINEAR_{name}": f"127.0.0.1:{_free_port()}" for name in names}
+    grpc_address, admin_http_address, *_ = addresses.values()
+    environment = os.environ | addresses
     started = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", "service"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -90,14 +92,14 @@ def served() -> Iterator[Service]:
         try:
             with grpc.insecure_channel(grpc_address) as channel:
                 grpc.channel_ready_future(channel).result(timeout=30)
-            yield Service(grpc_address, http_address, process.pid, time.perf_counter() - started)
+            yield Service(grpc_address, admin_http_address, process.pid, time.perf_counter() - started)
         finally:
             process.terminate()
 
 
 async def serve_callers(service: Service, texts: list[str], callers: int, request: pb.TranslateRequest) -> Measured:
     """Return what ``callers`` concurrent callers see who together send every text once."""
-    before = _scraped(service.http_address)
+    before = _scraped(service.admin_http_address)
     latencies: list[float] = []
     tokens = 0
     pending = iter(texts)
@@ -117,7 +119,7 @@ async def serve_callers(service: Service, texts: list[str], callers: int, reques
         started = time.perf_counter()
         await asyncio.gather(*(call(pb_grpc.TranslationServiceStub(channel)) for _ in range(callers)))
         seconds = time.perf_counter() - started
-    after = _scraped(service.http_address)
+    after = _scraped(service.admin_http_address)
     steps, outside = (
         after[name] - before.get(name, 0.0)
         for name in ("interlinear_decode_step_duration_seconds_sum", "interlinear_decode_step_overhead_seconds_total")

@@ -66,7 +66,9 @@ class RandomModel:
                 prefix = (*emitted, int(previous[b, row]))
                 log_probabilities[b, row] = self.log_probabilities(int(encoded.encoder_side["sentence"][b]), prefix)
                 attention[b, row] = self.attention(int(encoded.encoder_side["sentence"][b]), prefix)
-        k = beam + 5 if self.full and candidates == ALL_CANDIDATES else candidates  # 5: end of sentence and 4 bans
+        k = (
+            beam + 13 if self.full and candidates == ALL_CANDIDATES else candidates
+        )  # end of sentence, 4 bans, 8 blocked
         ids = np.argsort(-log_probabilities, axis=2, kind="stable")[:, :, :k]
         return StepOutput(
             candidate_token_ids=ids,
@@ -88,7 +90,7 @@ def brute_force(model: RandomModel, sentence: int, o: SearchOptions) -> list[tup
         for row, (tokens, score) in enumerate(live):
             for token, log_probability in enumerate(model.log_probabilities(sentence, (SPECIAL.bos, *tokens))):
                 forced = o.forced_prefix[step] if step < len(o.forced_prefix) else token
-                banned = () if step < len(o.forced_prefix) else o.banned_token_ids
+                banned = () if step < len(o.forced_prefix) else (*o.banned_token_ids, *repeating(tokens, o))
                 if token == forced and token not in (SPECIAL.pad, SPECIAL.bos, *banned):
                     candidates.append((-(score + log_probability), row, token, (*tokens, token)))
         candidates.sort()
@@ -99,6 +101,13 @@ def brute_force(model: RandomModel, sentence: int, o: SearchOptions) -> list[tup
             break
     ranked = sorted(finished, key=lambda item: -item[1] / len(item[0]) ** o.length_penalty)
     return ranked[: o.n_best]
+
+
+def repeating(tokens: tuple[int, ...], o: SearchOptions) -> set[int]:
+    """The tokens after which ``tokens`` would hold a run of ``no_repeat_ngram_size`` twice, by listing every run."""
+    size = o.no_repeat_ngram_size
+    runs = {tokens[first : first + size] for first in range(len(tokens) - size + 1)} if size else set()
+    return {run[-1] for run in runs if (*tokens, run[-1])[-size:] == run}
 
 
 def some_options(data: st.DataObject, vocabulary: int, beam_size: int | None = None) -> SearchOptions:
@@ -119,6 +128,7 @@ def option_values(draw: st.DrawFn, vocabulary: int, beam_size: int | None) -> di
         length_penalty=draw(st.sampled_from([0.0, 0.6, 1.0, 2.0])),
         forced_prefix=tuple(prefix),
         banned_token_ids=tuple(banned),
+        no_repeat_ngram_size=draw(st.sampled_from([0, 0, 1, 2, 3, 16])),
     )
 
 
@@ -188,6 +198,8 @@ def test_every_hypothesis_keeps_its_promises(data: st.DataObject, sentence: int)
         free = tokens[len(options.forced_prefix) :]
         assert not {SPECIAL.pad, SPECIAL.bos, *options.banned_token_ids} & set(free)
         assert SPECIAL.eos not in tokens[:-1]
+        for place in range(len(options.forced_prefix), len(tokens)):
+            assert tokens[place] not in repeating(tokens[:place], options)
         assert (tokens[-1] == SPECIAL.eos) == (hypothesis.finish_reason == "eos")
         assert len(tokens) <= options.max_target_tokens
         if hypothesis.finish_reason == "max_length":
@@ -345,6 +357,8 @@ def test_the_bound_waits_for_a_hypothesis_that_length_can_still_lift() -> None:
         ({"max_target_tokens": 0}, "max_target_tokens is 0"),
         ({"forced_prefix": (4,) * 9}, "forced_prefix has 9 tokens"),
         ({"banned_token_ids": (-1,)}, r"\[-1\] are negative"),
+        ({"no_repeat_ngram_size": 17}, r"no_repeat_ngram_size is 17; it must lie in \[0, 16\]"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1"),
         ({"beam_size": 0, "length_penalty": 9.0}, "beam_size is 0.*length_penalty is 9.0"),
     ],
 )

@@ -181,3 +181,38 @@ def test_side_tables_hold_what_the_bundle_stores() -> None:
     side = summed(corpus(2, 50)).finish(1)
     assert isinstance(side, SideTables)
     assert side.temporal_counts.dtype == side.input_counts.dtype == np.dtype(np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"temporal": np.full((3, 4), np.nan, np.float16)}, "must be finite float16"),
+        ({"temporal": np.zeros((3, 4), np.float32)}, "must be finite float16"),
+        ({"temporal": np.zeros((3, 2, 2), np.float16)}, "differ in key size|must be finite float16"),
+        ({"temporal_counts": np.zeros(9, np.uint32)}, "must be finite float16"),
+        ({"temporal_counts": np.zeros(3, np.int64)}, "must be finite float16"),
+        ({"temporal": np.zeros((0, 4), np.float16), "temporal_counts": np.zeros(0, np.uint32)}, "must be finite"),
+        ({"input_driven": np.zeros((9, 5), np.float16), "input_counts": np.zeros(9, np.uint32)}, "one key size"),
+        ({"input_driven": np.zeros((9, 4), np.float16), "input_counts": np.zeros(9, np.uint32)}, "one vocabulary"),
+    ],
+)
+def test_tables_that_fit_their_digest_and_nothing_else_are_refused(
+    tmp_path: Path, change: dict[str, np.ndarray], fault: str
+) -> None:
+    plain = SideTables(
+        np.zeros((3, 4), np.float16), np.zeros(3, np.uint32), np.zeros((8, 4), np.float16), np.zeros(8, np.uint32), 1
+    )
+    whole = tables.ComponentTables(plain, plain, "id", "corpus", 1)
+    tables.write(tmp_path / "tables", whole)
+    assert tables.read((tmp_path / "tables").read_bytes()).digest == whole.digest
+    with pytest.raises(TableMismatch, match=fault):
+        tables.write(tmp_path / "tables", replace(whole, encoder=replace(plain, **change)))  # type: ignore[arg-type]
+        tables.read(tmp_path / "tables")
+
+
+def test_a_header_that_claims_to_be_huge_is_refused() -> None:
+    for size in (2**63, 2**20 + 1, 100):
+        with pytest.raises(TableMismatch):
+            tables.read(size.to_bytes(8, "little") + b"{}")
+    with pytest.raises(TableMismatch):
+        tables.read(b"")

@@ -30,7 +30,8 @@ def command(*arguments: str | bytes) -> list[str | bytes]:
 
 
 def environment(address: str) -> dict[str, str]:
-    return os.environ | {"INTERLINEAR_GRPC_ADDRESS": address, "COLUMNS": "100", "LC_ALL": "C"}
+    elsewhere = {f"INTERLINEAR_{name}_ADDRESS": "127.0.0.1:0" for name in ("HTTP", "ADMIN_GRPC", "ADMIN_HTTP")}
+    return os.environ | elsewhere | {"INTERLINEAR_GRPC_ADDRESS": address, "COLUMNS": "100", "LC_ALL": "C"}
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +315,7 @@ def test_serve_takes_options_over_the_environment_and_ends_well(tiny_bundle: Pat
     )
     with process:
         assert process.stderr is not None
-        assert json.loads(process.stderr.readline())["event"] == "serving"
+        assert any(json.loads(line)["event"] == "serving" for line in process.stderr)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
 
@@ -330,7 +331,7 @@ def test_serve_takes_options_over_the_environment_and_ends_well(tiny_bundle: Pat
 def test_a_service_that_cannot_start_says_why_and_ends(
     tiny_bundle: Path, variables: dict[str, str], words: str
 ) -> None:
-    defaults = environment("127.0.0.1:0") | {"INTERLINEAR_HTTP_ADDRESS": "127.0.0.1:0"}
+    defaults = environment("127.0.0.1:0")
     result = subprocess.run(
         command("serve"),
         cwd=ROOT,
@@ -341,3 +342,19 @@ def test_a_service_that_cannot_start_says_why_and_ends(
     )
     assert result.returncode == 1
     assert words in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_guarded_translation_tells_its_doubts_and_a_loop_is_made_again(interlinear: Run) -> None:
+    plain = interlinear("translate", *SENTENCES)
+    reported = interlinear("translate", "--guard", "report", *SENTENCES)
+    assert (plain.stderr, reported.stdout, reported.returncode) == (b"", plain.stdout, 0)
+    doubted = re.findall(rb"line (\d+) is suspicious: \d+% of the translation is one run", reported.stderr)
+    assert doubted
+    retried = interlinear("translate", "--guard", "retry", *SENTENCES)
+    lines = zip(plain.stdout.splitlines(), retried.stdout.splitlines(), strict=True)
+    assert [str(number).encode() for number, (one, other) in enumerate(lines, 1) if one != other] == doubted
+    assert b"one run of words" not in retried.stderr
+    looping = SENTENCES[int(doubted[0]) - 1]
+    assert b"suspicious: " in interlinear("explain", looping).stdout
+    blocked = interlinear("translate", "--no-repeat-ngram-size", "3", looping)
+    assert blocked.stdout == retried.stdout.splitlines(keepends=True)[int(doubted[0]) - 1]

@@ -9,29 +9,35 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+from google.protobuf import json_format
+from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 
-from service import json_api, pages, web
-from service.calls import Calls
+from service.access.entrance import Access
 from service.gate import Gate
-from service.grpc_server import GrpcServer, create_server
-from service.http_server import create_app, running
+from service.listeners import Listeners
 from service.metrics import Metrics
+from service.models.folder import ModelFolder
 from service.models.loading import loaded
 from service.models.registry import Models
 from service.models.served_model import ServedModel
+from service.serving import serving
 from service.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent.parent
+ADDRESSES = ("grpc_address", "http_address", "admin_grpc_address", "admin_http_address")
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server of both transports in this event loop."""
+    """A service in this event loop, on all four listeners."""
 
     address: str
     http_address: str
-    server: GrpcServer
+    admin_grpc_address: str
+    admin_http_address: str
+    listeners: Listeners
     gate: Gate
     model: ServedModel
     metrics: Metrics
@@ -40,7 +46,7 @@ class Served:
 @contextlib.asynccontextmanager
 async def served(bundle: Path, **overrides: object) -> AsyncIterator[Served]:
     """Serve ``bundle`` on free ports while the context lasts."""
-    settings = read_settings(**{"bundle": bundle, "grpc_address": "127.0.0.1:0", "threads": 1, **overrides})
+    settings = settings_of(bundle=bundle, **overrides)
     metrics = Metrics.on(CollectorRegistry())
     async with loaded(settings, metrics) as model, served_model(model, settings, metrics) as running_service:
         yield running_service
@@ -48,17 +54,23 @@ async def served(bundle: Path, **overrides: object) -> AsyncIterator[Served]:
 
 @contextlib.asynccontextmanager
 async def served_model(model: ServedModel, settings: Settings, metrics: Metrics) -> AsyncIterator[Served]:
-    """Serve ``model`` on free ports while the context lasts."""
-    gate = Gate(Calls(Models(model), settings.max_texts, metrics), metrics, settings.max_response_bytes)
-    server = create_server(gate, settings)
-    routes = [*json_api.routes(gate, settings.max_request_bytes), *pages.routes(web.FILES)]
-    app = create_app(metrics.registry, lambda: True, routes)
-    async with running(app, "127.0.0.1:0") as http_port:
-        await server.start()
+    """Serve ``model`` while the context lasts; ``settings_of`` says where."""
+    models = Models(metrics)
+    models.add(model)
+    async with serving(
+        ModelFolder(settings, metrics, models), Access.of(settings, metrics), settings, metrics
+    ) as service:
+        grpc, http, admin_grpc, admin_http = service.addresses
+        assert admin_grpc is not None and admin_http is not None
         try:
-            yield Served(f"127.0.0.1:{server.port}", f"127.0.0.1:{http_port}", server, gate, model, metrics)
+            yield Served(grpc, http, admin_grpc, admin_http, service.listeners, service.gate, model, metrics)
         finally:
-            await server.drain(0.0, 5.0)
+            await service.listeners.drain(0.0, 5.0)
+
+
+def settings_of(**overrides: object) -> Settings:
+    """Return settings of a service in one thread and on free ports."""
+    return read_settings(**{**dict.fromkeys(ADDRESSES, "127.0.0.1:0"), "threads": 1, **overrides})
 
 
 def metric_value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -78,6 +90,8 @@ class ServiceProcess:
     process: subprocess.Popen[str]
     address: str
     http_address: str
+    admin_grpc_address: str
+    admin_http_address: str
 
     def log(self) -> list[dict[str, object]]:
         """Return what it logged since it said that it is serving; only after its end."""
@@ -88,7 +102,7 @@ class ServiceProcess:
 @contextlib.contextmanager
 def service_process(bundle: Path, **settings: str) -> Iterator[ServiceProcess]:
     """Run ``python -m service`` on ``bundle`` while the context lasts; settings by name, in capitals."""
-    given = {"BUNDLE": str(bundle), "GRPC_ADDRESS": "127.0.0.1:0", "HTTP_ADDRESS": "127.0.0.1:0", "THREADS": "1"}
+    given = {name.upper(): "127.0.0.1:0" for name in ADDRESSES} | {"BUNDLE": str(bundle), "THREADS": "1"}
     environment = os.environ | {f"INTERLINEAR_{name}": value for name, value in (given | settings).items()}
     command = [sys.executable, "-m", "service"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -102,7 +116,21 @@ def service_process(bundle: Path, **settings: str) -> Iterator[ServiceProcess]:
             else:
                 raise AssertionError("".join(said))
             event = json.loads(said[-1])
-            yield ServiceProcess(process, event["grpc_address"], event["http_address"])
+            yield ServiceProcess(process, *(event[name] for name in ADDRESSES))
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+def reason_and_field(response: httpx.Response) -> tuple[int, str, str]:
+    """Return HTTP status, reason and field of a refusal, which must be a google.rpc.Status with a request id."""
+    status = json_format.Parse(response.text, status_pb2.Status())
+    info, fault = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    call = error_details_pb2.RequestInfo()
+    for detail in status.details:
+        detail.Unpack(info) or detail.Unpack(fault) or detail.Unpack(call)
+    assert info.domain == "interlinear"
+    assert call.request_id == response.headers["x-request-id"]
+    assert response.headers["content-type"] == "application/json"
+    assert len(status.message.split()) > 3
+    return response.status_code, info.reason, fault.field_violations[0].field if fault.field_violations else ""

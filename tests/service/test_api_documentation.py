@@ -3,18 +3,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import status_pb2
 from prometheus_client import CollectorRegistry
-from starlette.routing import Route
 
 from service import errors, json_api
-from service.calls import Calls
-from service.gate import Gate
-from service.http_server import create_app
 from service.metrics import Metrics
 from service.pb import interlinear_pb2 as pb
 from service.requests import read_views
@@ -81,17 +76,12 @@ def test_every_error_is_documented_with_its_http_status() -> None:
     assert documented == {reason: statuses.get(reason, http_status_of(None)) for reason in documented}
 
 
-def test_every_route_is_documented_and_no_other_is() -> None:
-    registry = CollectorRegistry()
-    gate = Gate(Calls(model=None, max_texts=1, metrics=Metrics.on(registry)), Metrics.on(CollectorRegistry()), 1)  # type: ignore[arg-type]
-    app = create_app(registry, lambda: True, json_api.routes(gate, 1))
-    served = {
-        f"{verb} {route.path}"
-        for route in app.routes
-        if isinstance(route, Route)
-        for verb in (route.methods or set()) - {"HEAD"}
-    }
-    assert rows("HTTP").keys() == served | {"GET /"}
+def test_every_route_is_documented_and_no_other_is_and_every_call_has_one() -> None:
+    routes = json_api.PUBLIC | json_api.ADMINISTRATION
+    assert rows("HTTP").keys() == routes.keys() | {"GET /", "GET /metrics", "GET /healthz", "GET /readyz"}
+    calls = {f"{s.name}.{m.name}" for s in pb.DESCRIPTOR.services_by_name.values() for m in s.methods}
+    assert {rows("HTTP")[route][0] for route in routes} == calls
+    assert all(rows("HTTP")[route][0].endswith(f".{name}") for route, name in routes.items())
 
 
 def test_every_view_is_documented() -> None:
@@ -110,10 +100,8 @@ def test_every_setting_is_documented_with_its_default_and_no_other_is() -> None:
 
 def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is() -> None:
     metrics = Metrics.on(CollectorRegistry())
-    families = (metrics.requests, metrics.stages, metrics.batches, metrics.runtime, metrics.quality)
-    registered: list[Any] = [metric for family in families for metric in vars(family).values()]
     expected = {}
-    for metric in registered:
+    for metric in metrics.every():
         kind = type(metric).__name__.lower()
         name = metric._name + ("_total" if kind == "counter" else "")
         expected[name] = [kind, ", ".join(metric._labelnames) or "–"]

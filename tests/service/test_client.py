@@ -135,9 +135,15 @@ def test_a_status_without_details_is_still_an_error() -> None:
 
 
 def test_the_service_config_covers_every_service() -> None:
-    (methods,) = service_config(1.5, False)["methodConfig"]
-    assert {entry["service"] for entry in methods["name"]} == {
+    whole, streams = service_config(1.5, False)["methodConfig"]
+    assert {entry["service"] for entry in whole["name"]} == {
         service.full_name for service in pb.DESCRIPTOR.services_by_name.values()
     }
-    assert methods["timeout"] == "1.500s"
-    assert methods["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
+    assert whole["timeout"] == "1.500s"
+    assert whole["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
+
+
+def test_no_stream_has_a_deadline_as_a_whole() -> None:
+    _, streams = service_config(1.5, False)["methodConfig"]
+    assert {entry["method"] for entry in streams["name"]} == {"TranslateStream", "StreamTokens"}
+    assert "timeout" not in streams

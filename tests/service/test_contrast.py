@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from bundle.tokenizer import Tokenizer
+from service.admission import Limits
 from service.contrast import Alternatives, Comparer, Contrast, Question
 from service.engine import Engine
 from service.errors import (
@@ -19,7 +20,7 @@ from service.errors import (
 )
 from service.explainer import Explainer, WarningKind, load_tables
 from service.metrics import Metrics
-from service.scheduler import Limits, Scheduler
+from service.scheduler import Scheduler
 from service.translation import TranslatedHypothesis, TranslationOptions
 from service.translator import Translator
 from tests.tiny_bundle import MAX_TARGET_TOKENS, SENTENCES
@@ -43,7 +44,7 @@ def comparer(translator: Translator, tiny_bundle: Path, metrics: Metrics) -> Com
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny", **labels}) or 0.0
+    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 def texts(hypothesis: TranslatedHypothesis) -> list[str]:

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +117,9 @@ def test_time_inside_onnx_runtime_is_metered_by_graph(engine: Engine, metrics: M
     engine.encode(SOURCES)
     assert engine.runtime_seconds > before
     exposed = generate_latest(metrics.registry).decode()
-    assert 'interlinear_session_run_duration_seconds_count{graph="encoder",model="tiny"} 2.0' in exposed
-    assert 'interlinear_execution_provider_active{model="tiny",provider="CPUExecutionProvider"} 1.0' in exposed
+    assert 'interlinear_session_run_duration_seconds_count{graph="encoder",model="tiny@1"} 2.0' in exposed
+    labels = 'device="cpu",model="tiny@1",provider="CPUExecutionProvider"'
+    assert f"interlinear_execution_provider_active{{{labels}}} 1.0" in exposed
 
 
 def test_a_damaged_bundle_is_refused_with_every_fault(tiny_bundle: Path, tmp_path: Path, metrics: Metrics) -> None:
@@ -192,3 +194,32 @@ def test_threads_follow_the_processors_this_process_may_use(tmp_path: Path, monk
     for content, expected in (("max 100000", allowed), ("50000 100000", 1), ("6400000 100000", allowed)):
         quota.write_text(content)
         assert usable_processors() == expected
+
+
+def test_an_engine_is_made_anew_without_its_folder_and_answers_with_the_same_bits(
+    tiny_bundle: Path, tmp_path: Path, metrics: Metrics
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    engine = Engine(folder, "cpu", 1, metrics)
+    shutil.rmtree(folder)
+    twin = engine.reloaded().reloaded()
+    assert twin.manifest == engine.manifest
+    one, other = engine.encode(SOURCES), twin.encode(SOURCES)
+    for name, array in one.encoder_side.items():
+        np.testing.assert_array_equal(array, other.encoder_side[name])
+
+
+def test_graphs_that_were_written_over_in_memory_are_not_loaded_anew(engine: Engine) -> None:
+    bundle, *others = engine._made_of
+    content = bundle.files["encoder.onnx"]
+    damaged = replace(bundle, files={**bundle.files, "encoder.onnx": bytes([content[0] ^ 1]) + content[1:]})
+    engine._made_of = (damaged, *others)  # type: ignore[assignment]
+    with pytest.raises(BundleRefused, match="encoder.onnx of .* was damaged in this process's memory"):
+        engine.reloaded()
+
+
+def test_a_terminated_engine_makes_no_more_calls_and_the_one_loaded_in_its_place_does(engine: Engine) -> None:
+    engine.terminate()
+    with pytest.raises(Exception, match="terminate flag"):
+        engine.encode(SOURCES)
+    assert engine.reloaded().encode(SOURCES).source_lengths.tolist() == [4, 2, 21]

@@ -10,6 +10,7 @@ import pytest_asyncio
 from bundle import manifest as manifests
 from bundle.decomposition import softmax
 from bundle.tokenizer import Tokenizer
+from service.admission import Limits
 from service.engine import Engine
 from service.errors import (
     AttentionMissing,
@@ -21,7 +22,7 @@ from service.errors import (
 )
 from service.explainer import Explainer, Explanation, WarningKind, load_tables
 from service.metrics import Metrics
-from service.scheduler import Limits, Scheduler
+from service.scheduler import Scheduler
 from service.translation import TranslationOptions
 from service.translator import Translator
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
@@ -42,7 +43,7 @@ def explainer(translator: Translator, tiny_bundle: Path, metrics: Metrics) -> Ex
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny", **labels}) or 0.0
+    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 def assert_whole(explanation: Explanation) -> None:

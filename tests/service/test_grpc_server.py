@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
@@ -14,13 +15,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from bundle.manifest import digest, read
+from service import grpc_server
 from service.client import Client, array
 from service.errors import InvalidSettings
-from service.grpc_server import SERVICES, create_server
+from service.grpc_server import PUBLIC, create_server
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
-from service.settings import Settings
-from tests.service.edge import Served, metric_value, served, served_model, service_process
+from tests.service.edge import Served, metric_value, served, served_model, service_process, settings_of
+from tests.service.line import Line
 
 SENTENCE = "The house is small, but the garden is big."
 # Where a batch holds 16 hypotheses, the short work waits until all of the long work is done.
@@ -85,10 +87,20 @@ async def test_effective_options_say_what_was_applied(service: Served, translate
     limit = service.model.manifest.limits.max_target_tokens
     defaults = (await translate(pb.TranslateRequest(texts=[SENTENCE]))).effective_options
     assert defaults == pb.DecodingOptions(
-        beam_size=4, num_hypotheses=1, length_penalty=1.0, max_target_tokens=limit, forced_prefix=""
+        beam_size=4,
+        num_hypotheses=1,
+        length_penalty=1.0,
+        max_target_tokens=limit,
+        forced_prefix="",
+        no_repeat_ngram_size=0,
     )
     asked = pb.DecodingOptions(
-        beam_size=3, num_hypotheses=2, length_penalty=0.5, max_target_tokens=7, forced_prefix="La maison"
+        beam_size=3,
+        num_hypotheses=2,
+        length_penalty=0.5,
+        max_target_tokens=7,
+        forced_prefix="La maison",
+        no_repeat_ngram_size=3,
     )
     reply = await translate(pb.TranslateRequest(texts=[SENTENCE], options=asked))
     assert reply.effective_options == asked
@@ -237,7 +249,7 @@ async def test_models_are_described_as_their_bundle_describes_them(
 async def test_figures_with_signatures_are_listed(service: Served) -> None:
     figures = {"tatoeba dev": {"BLEU": {"value": 38.5, "signature": "nrefs:1"}, "chrF": {"value": 60.1}}}
     model = replace(service.model, manifest=replace(service.model.manifest, quality=figures))
-    settings = Settings(grpc_address="127.0.0.1:0")
+    settings = settings_of()
     async with served_model(model, settings, service.metrics) as running, Client(running.address) as client:
         (listed,) = (await client.list_models()).models
     assert [(f.test_set, f.metric, f.value, f.signature) for f in listed.quality] == [
@@ -303,6 +315,26 @@ async def test_a_caller_that_goes_away_stops_the_work(service: Served, translate
     assert metric_value(service.metrics, "grpc_server_handled_total", grpc_code="CANCELLED") == 1
 
 
+async def test_a_reply_that_is_not_read_is_counted_as_unsent_and_given_up_in_the_end(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "_READING_SECONDS", 0.5)
+    large = pb.TranslateRequest(texts=[SENTENCE] * 100, alignment=pb.ALIGNMENT_DETAIL_PIECES)
+    small_windows = [("grpc.http2.bdp_probe", 0)]
+    async with served(tiny_bundle) as running, Line(running.address) as line:
+        async with grpc.aio.insecure_channel(line.address, small_windows) as channel:
+            await channel.channel_ready()
+            line.stop()
+            call = pb_grpc.TranslationServiceStub(channel).Translate(large)
+            async with asyncio.timeout(20):
+                while not metric_value(running.metrics, "interlinear_unsent_reply_bytes") > 65_536:
+                    await asyncio.sleep(0.01)
+                while metric_value(running.metrics, "interlinear_unsent_reply_bytes"):
+                    await asyncio.sleep(0.01)
+            call.cancel()
+    assert metric_value(running.metrics, "grpc_server_handled_total", grpc_method="Translate", grpc_code="OK") == 1
+
+
 async def test_calls_are_counted_and_timed_under_the_usual_names(service: Served, translate: Any) -> None:
     await translate(pb.TranslateRequest(texts=[SENTENCE, ""]))
     await refusal(translate(pb.TranslateRequest(texts=[])))
@@ -324,7 +356,7 @@ async def test_calls_are_counted_and_timed_under_the_usual_names(service: Served
 
 async def test_health_knows_every_service_and_no_other(channel: grpc.aio.Channel) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
-    for name in ("", *SERVICES):
+    for name in ("", *PUBLIC.services):
         assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Check(health_pb2.HealthCheckRequest(service="interlinear.v1.NoSuchService"))
@@ -339,7 +371,7 @@ async def test_reflection_tells_of_every_service_and_its_messages(channel: grpc.
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     listed, described = [reply async for reply in stub.ServerReflectionInfo(iter(requests))]
     names = {service.name for service in listed.list_services_response.service}
-    assert {*SERVICES, "grpc.health.v1.Health"} <= names
+    assert {*PUBLIC.services, "grpc.health.v1.Health"} <= names
     assert described.file_descriptor_response.file_descriptor_proto
 
 
@@ -347,15 +379,15 @@ async def test_a_drain_tells_watchers_first_then_answers_what_was_accepted(tiny_
     service = served(tiny_bundle, batch_hypotheses=16)
     async with service as running, grpc.aio.insecure_channel(running.address) as channel:
         translate = pb_grpc.TranslationServiceStub(channel).Translate
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]))
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=PUBLIC.services[0]))
         assert (await watch.read()).status == SERVING
         calls = [asyncio.create_task(_code(translate, request)) for request in [LONG_WORK] + [SHORT_WORK] * 40]
         while running.gate.in_flight <= 40:
             await asyncio.sleep(0.001)
-        draining = asyncio.create_task(running.server.drain(1.0, 60.0))
+        draining = asyncio.create_task(running.listeners.drain(1.0, 60.0))
         assert (await watch.read()).status == NOT_SERVING
         assert await _code(translate) is grpc.StatusCode.OK, "health says no, but balancers need a moment to notice"
-        assert await draining
+        assert await draining == 0
         assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
         assert await _code(translate) is grpc.StatusCode.UNAVAILABLE
 
@@ -372,7 +404,7 @@ async def test_callers_that_go_on_trying_do_not_hold_up_a_drain(tiny_bundle: Pat
         callers = [asyncio.create_task(keep_trying(translate)) for _ in range(4)]
         while not refused[grpc.StatusCode.OK]:
             await asyncio.sleep(0.001)
-        assert await asyncio.wait_for(running.server.drain(0.0, 30.0), timeout=10)
+        assert await asyncio.wait_for(running.listeners.drain(0.0, 30.0), timeout=10) == 0
         for caller in callers:
             caller.cancel()
     assert refused[grpc.StatusCode.UNAVAILABLE] > 0
@@ -394,7 +426,7 @@ async def test_a_closed_gate_answers_draining(service: Served, translate: Any) -
 
 async def test_a_failure_nobody_foresaw_tells_the_caller_nothing_but_its_id(service: Served, caplog: Any) -> None:
     model = replace(service.model, translator=None)  # type: ignore[arg-type]
-    settings = Settings(grpc_address="127.0.0.1:0")
+    settings = settings_of()
     async with served_model(model, settings, service.metrics) as running:
         async with grpc.aio.insecure_channel(running.address) as channel:
             call = pb_grpc.TranslationServiceStub(channel).Translate(
@@ -409,17 +441,27 @@ async def test_a_failure_nobody_foresaw_tells_the_caller_nothing_but_its_id(serv
 
 async def test_a_second_server_on_the_same_port_is_refused(service: Served) -> None:
     with pytest.raises(InvalidSettings, match="INTERLINEAR_GRPC_ADDRESS"):
-        create_server(service.gate, Settings(grpc_address=service.address))
+        create_server(service.gate, PUBLIC, settings_of(grpc_address=service.address))
 
 
 @pytest.mark.slow
-async def test_two_thousand_calls_at_once_are_answered_or_refused_and_none_is_cancelled(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("channels", [1, 8])
+async def test_four_thousand_calls_at_once_are_answered_or_refused_and_none_is_cancelled(
+    tiny_bundle: Path, channels: int
+) -> None:
+    request = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=1))
+    own_connection = [("grpc.use_local_subchannel_pool", 1)]
     with service_process(tiny_bundle) as process:
-        async with grpc.aio.insecure_channel(process.address) as channel:
-            translate = pb_grpc.TranslationServiceStub(channel).Translate
-            request = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=1))
-            codes = Counter(await asyncio.gather(*(_code(translate, request) for _ in range(2000))))
-    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}, codes
+        async with contextlib.AsyncExitStack() as stack:
+            stubs = [
+                pb_grpc.TranslationServiceStub(
+                    await stack.enter_async_context(grpc.aio.insecure_channel(process.address, own_connection))
+                )
+                for _ in range(channels)
+            ]
+            calls = [_code(stubs[number % channels].Translate, request) for number in range(4000)]
+            codes = Counter(await asyncio.gather(*calls))
+    assert codes.keys() <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}, codes
     assert codes[grpc.StatusCode.OK] > 0
 
 
@@ -438,7 +480,9 @@ async def test_sigterm_with_two_hundred_requests_in_flight_loses_none(tiny_bundl
                 return codes
 
             callers = [asyncio.create_task(caller()) for _ in range(200)]
-            while await _in_flight(http, process.http_address) < 150:  # the others are between two calls, or on the way
+            while (
+                await _in_flight(http, process.admin_http_address) < 150
+            ):  # the others are between two calls, or on the way
                 await asyncio.sleep(0.01)
             process.process.send_signal(signal.SIGTERM)
             stopping.set()

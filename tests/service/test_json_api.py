@@ -13,13 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf import json_format
-from google.rpc import error_details_pb2, status_pb2
 
 from service.client import Client
-from service.gate import TRANSPORTS
+from service.incoming import TRANSPORTS
 from service.pb import interlinear_pb2 as pb
-from service.settings import Settings
-from tests.service.edge import Served, metric_value, served, served_model
+from tests.service.edge import Served, metric_value, reason_and_field, served, served_model, settings_of
 
 SENTENCE = "The house is small, but the garden is big."
 LONG_WORK = {"texts": [SENTENCE] * 100, "options": {"beamSize": 16}}
@@ -65,20 +63,6 @@ def without_measurements(reply: Any) -> Any:
     reply.metadata.ClearField("request_id")
     reply.metadata.ClearField("total_seconds")
     return reply
-
-
-def reason_and_field(response: httpx.Response) -> tuple[int, str, str]:
-    """Return HTTP status, reason and field of a refusal, which must be a google.rpc.Status with a request id."""
-    status = json_format.Parse(response.text, status_pb2.Status())
-    info, fault = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    call = error_details_pb2.RequestInfo()
-    for detail in status.details:
-        detail.Unpack(info) or detail.Unpack(fault) or detail.Unpack(call)
-    assert info.domain == "interlinear"
-    assert call.request_id == response.headers["x-request-id"]
-    assert response.headers["content-type"] == "application/json"
-    assert len(status.message.split()) > 3
-    return response.status_code, info.reason, fault.field_violations[0].field if fault.field_violations else ""
 
 
 @pytest.mark.parametrize(("method", "path", "request_"), CALLS)
@@ -208,7 +192,7 @@ async def test_a_timeout_that_is_none_is_refused(http: httpx.AsyncClient, value:
 
 
 async def test_a_deadline_stops_the_work(service: Served, http: httpx.AsyncClient) -> None:
-    response = await http.post("/v1/translate", json=LONG_WORK, headers={"x-timeout-seconds": "0.05"})
+    response = await http.post("/v1/translate", json=LONG_WORK, headers={"x-timeout-seconds": "0.01"})
     assert reason_and_field(response) == (504, "DEADLINE_PASSED", "")
     assert metric_value(service.metrics, "interlinear_queue_depth") == 0
     assert metric_value(service.metrics, "grpc_server_handled_total", grpc_code="DEADLINE_EXCEEDED") == 1
@@ -285,17 +269,17 @@ async def test_a_drain_answers_what_was_accepted_over_http_and_refuses_what_come
             calls = [asyncio.create_task(client.post("/v1/translate", json=work)) for work in [LONG_WORK, SHORT_WORK]]
             while running.gate.in_flight < 2:
                 await asyncio.sleep(0.001)
-            draining = asyncio.create_task(running.server.drain(0.0, 60.0))
+            draining = asyncio.create_task(running.listeners.drain(0.0, 60.0))
             await asyncio.sleep(0.05)
             late = await client.post("/v1/translate", json=SHORT_WORK)
             assert reason_and_field(late) == (503, "DRAINING", "")
-            assert await draining
+            assert await draining == 0
             assert [(await call).status_code for call in calls] == [200, 200]
 
 
 async def test_a_failure_nobody_foresaw_tells_the_caller_nothing_but_its_id(service: Served) -> None:
     model = replace(service.model, translator=None)  # type: ignore[arg-type]
-    settings = Settings(grpc_address="127.0.0.1:0")
+    settings = settings_of()
     async with served_model(model, settings, service.metrics) as running, httpx.AsyncClient() as client:
         url = f"http://{running.http_address}/v1/translate"
         response = await client.post(url, json=SHORT_WORK, headers={"x-request-id": "find-me"})

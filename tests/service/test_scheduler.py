@@ -18,46 +18,20 @@ from bundle import tables as component_tables
 from bundle.intervention import AttentionChange
 from bundle.manifest import TABLES_FILE
 from bundle.search import EncodedBatch, SearchOptions, StepOutput, search
+from service.admission import Limits
 from service.batch import Decoded, Job
 from service.engine import Engine, Wanted
 from service.errors import DeadlinePassed, Draining, EngineUnready, QueueFull
 from service.metrics import Metrics
-from service.scheduler import Limits, Outcome, Scheduler, together
+from service.scheduler import Outcome, Scheduler, together
+from tests.service.held_engine import HeldEngine
 
 EOS = 3
 
 
-class HeldEngine(Engine):
-    """The real engine with a brake: it makes a step only while the gate is open, and fails when told to."""
-
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.reached = threading.Semaphore(0)
-        self.rows: list[int] = []
-        self.failure: Exception | None = None
-        super().__init__(folder, "cpu", 1, metrics)
-        self.rows.clear()
-
-    def step(self, encoded: EncodedBatch, *arguments: Any) -> StepOutput:
-        self.rows.append(len(encoded.source_lengths))
-        self.reached.release()
-        assert self.gate.wait(timeout=20)
-        if self.failure:
-            raise self.failure
-        return super().step(encoded, *arguments)
-
-    async def stepping(self) -> None:
-        """Return when a step is held at the gate."""
-        await asyncio.to_thread(self.reached.acquire)
-
-
 @pytest.fixture
 def held(tiny_bundle: Path, metrics: Metrics) -> HeldEngine:
-    engine = HeldEngine(tiny_bundle, metrics)
-    while engine.reached.acquire(blocking=False):
-        pass
-    return engine
+    return HeldEngine(tiny_bundle, metrics)
 
 
 @asynccontextmanager
@@ -78,7 +52,7 @@ def job(seed: int, *, beam_size: int = 4, trace: bool = False, prefix: tuple[int
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny", **labels}) or 0.0
+    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 def assert_same(one: Decoded, other: Decoded) -> None:
@@ -232,7 +206,7 @@ async def test_sentences_join_a_batch_that_is_already_running(held: HeldEngine, 
     held.gate.clear()
     async with scheduling(held, metrics) as scheduler:
         first = asyncio.create_task(scheduler.submit(job(1)))
-        await held.stepping()
+        await held.reached()
         second = asyncio.create_task(scheduler.submit(job(2)))
         await asyncio.sleep(0.01)
         held.gate.set()
@@ -246,7 +220,7 @@ async def test_the_loop_stays_free_while_a_step_runs(held: HeldEngine, metrics: 
     held.gate.clear()
     async with scheduling(held, metrics) as scheduler:
         task = asyncio.create_task(scheduler.submit(job(1)))
-        await held.stepping()
+        await held.reached()
         async with asyncio.timeout(1):
             for _ in range(100):
                 await asyncio.sleep(0)
@@ -259,7 +233,7 @@ async def test_a_full_queue_is_refused_at_once_and_says_when_to_come_back(held: 
     held.gate.clear()
     async with scheduling(held, metrics, Limits(queue_capacity=3, batch_hypotheses=16)) as scheduler:
         seated = [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(3)]
-        await held.stepping()
+        await held.reached()
         seated += [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(3, 7)]
         await asyncio.sleep(0.01)
         waiting = value(metrics, "queue_depth")
@@ -278,7 +252,7 @@ async def test_a_job_that_follows_another_is_taken_by_a_full_queue(held: HeldEng
     held.gate.clear()
     async with scheduling(held, metrics, Limits(queue_capacity=1)) as scheduler:
         tasks = [asyncio.create_task(scheduler.submit(job(1)))]
-        await held.stepping()
+        await held.reached()
         tasks += [asyncio.create_task(scheduler.submit(job(2)))]
         tasks += [asyncio.create_task(scheduler.submit(replace(job(seed), follows=True))) for seed in (3, 4)]
         await asyncio.sleep(0.01)
@@ -317,7 +291,7 @@ async def test_a_large_beam_that_waits_is_not_overtaken_for_ever(held: HeldEngin
             finished.append(beam_size)
 
         tasks = [asyncio.create_task(run(1, 1))]
-        await held.stepping()
+        await held.reached()
         tasks += [asyncio.create_task(run(2, 16)), *(asyncio.create_task(run(seed, 1)) for seed in range(3, 9))]
         await asyncio.sleep(0.01)
         held.gate.set()
@@ -329,7 +303,7 @@ async def test_a_dropped_caller_costs_no_further_step(held: HeldEngine, metrics:
     held.gate.clear()
     async with scheduling(held, metrics) as scheduler:
         task = asyncio.create_task(scheduler.submit(job(1)))
-        await held.stepping()
+        await held.reached()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -345,7 +319,7 @@ async def test_a_dropped_caller_who_waits_gives_up_his_place_in_the_queue(held: 
     held.gate.clear()
     async with scheduling(held, metrics, Limits(queue_capacity=1)) as scheduler:
         seated = asyncio.create_task(scheduler.submit(job(1)))
-        await held.stepping()
+        await held.reached()
         waiting = asyncio.create_task(scheduler.submit(job(2)))
         await asyncio.sleep(0.01)
         waiting.cancel()
@@ -381,7 +355,7 @@ async def test_closing_tells_those_who_still_wait(held: HeldEngine, metrics: Met
     held.gate.clear()
     scheduler = Scheduler(held, Limits(batch_hypotheses=16), metrics)
     tasks = [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(9)]
-    await held.stepping()
+    await held.reached()
     closing = asyncio.create_task(scheduler.close())
     await asyncio.sleep(0.01)
     held.gate.set()
@@ -428,13 +402,30 @@ async def test_a_caller_who_leaves_just_before_his_first_step_harms_nobody(tiny_
 
 async def test_a_failing_engine_is_reported_and_the_next_sentence_is_served(held: HeldEngine, metrics: Metrics) -> None:
     async with scheduling(held, metrics) as scheduler:
-        held.failure = RuntimeError("out of memory")
+        failure = RuntimeError("out of memory")
+        held.failures = iter([failure])
         with structlog.testing.capture_logs() as logs:
             outcomes = await asyncio.gather(*(scheduler.submit(job(seed)) for seed in range(5)), return_exceptions=True)
         assert all(isinstance(outcome, EngineUnready) for outcome in outcomes)
-        assert logs[0]["event"] == "the engine failed" and logs[0]["exc_info"] is held.failure
-        held.failure = None
+        [log] = logs
+        assert (log["event"], log["graph"], log["exc_info"]) == ("the engine failed", "decoder_step", failure)
         assert (await scheduler.submit(job(1))).decoded.hypotheses
+
+
+async def test_a_failing_step_fails_those_of_its_batch_alone(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics) as scheduler:
+        failing = [asyncio.create_task(scheduler.submit(job(seed, beam_size=1))) for seed in range(3)]
+        others = [asyncio.create_task(scheduler.submit(job(seed, beam_size=4))) for seed in range(3)]
+        await held.reached()  # the batch that is encoded first makes the first step
+        held.failures = iter([RuntimeError("no more memory")])
+        held.gate.set()
+        failed = await asyncio.gather(*failing, return_exceptions=True)
+        answered = await asyncio.gather(*others)
+        assert all(isinstance(outcome, EngineUnready) for outcome in failed)
+        assert [outcome.decoded.batch_size for outcome in answered] == [3, 3, 3]
+        assert scheduler.health == "serving"
+    assert value(metrics, "engine_rebuilds_total", reason="failing") == 0
 
 
 async def test_thousands_of_arrivals_are_all_answered_or_refused(engine: Engine, metrics: Metrics) -> None:

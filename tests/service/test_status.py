@@ -21,7 +21,7 @@ EVERY_ERROR = list(tree(errors.ServiceError))
 def example(kind: type[errors.ServiceError]) -> errors.ServiceError:
     if issubclass(kind, errors.InvalidRequest):
         return kind("options.beam_size", "beam_size is 17; allowed are 1 to 16")
-    if issubclass(kind, errors.QueueFull):
+    if issubclass(kind, errors.Busy):
         return kind("512 sentences wait already", 1.25)
     return kind("because")
 
@@ -53,6 +53,9 @@ def test_every_error_class_has_an_http_status_and_sizes_and_media_types_one_of_t
     assert all(400 <= status < 600 for status in statuses.values())
     assert statuses[errors.MessageInvalid] == 400
     assert statuses[errors.MediaTypeInvalid] == 415
+    assert statuses[errors.MethodUnknown] == 404
+    assert statuses[errors.CredentialsMissing] == 401
+    assert statuses[errors.PermissionDenied] == 403
     assert statuses[errors.RequestTooLarge] == statuses[errors.ResponseTooLarge] == 413
     assert statuses[errors.QueueFull] == 429
     assert http_status_of(None) == 500
@@ -61,6 +64,12 @@ def test_every_error_class_has_an_http_status_and_sizes_and_media_types_one_of_t
 def test_reasons_are_all_different() -> None:
     reasons = [kind.reason for kind in EVERY_ERROR]
     assert len(set(reasons)) == len(reasons)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EVERY_ERROR if issubclass(kind, errors.Busy | errors.Unavailable)])
+def test_whatever_passes_by_itself_says_when_to_try_again(kind: type[errors.ServiceError]) -> None:
+    delay = unpack(status_of(example(kind)), error_details_pb2.RetryInfo).retry_delay
+    assert delay.ToTimedelta().total_seconds() > 0
 
 
 def test_an_invalid_request_names_the_field() -> None:

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from bundle.manifest import Manifest
 from bundle.tokenizer import Tokenizer
+from service.admission import Limits
 from service.engine import Engine
 from service.errors import (
     AttentionMissing,
@@ -24,7 +25,7 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.models.loading import load_tokenizer
-from service.scheduler import Limits, Scheduler
+from service.scheduler import Scheduler
 from service.translation import TranslationOptions
 from service.translator import Translator
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
@@ -40,7 +41,7 @@ async def translator(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> Asy
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny", **labels}) or 0.0
+    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 async def test_a_translation_says_what_it_is_made_of(translator: Translator) -> None:

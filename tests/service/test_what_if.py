@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bundle.decomposition import COMPONENTS, softmax
 from bundle.tokenizer import Tokenizer
 from service import what_if
+from service.admission import Limits
 from service.engine import Engine
 from service.errors import (
     AttentionMissing,
@@ -26,7 +27,7 @@ from service.errors import (
 )
 from service.explainer import Explainer, WarningKind, load_tables
 from service.metrics import Metrics
-from service.scheduler import Limits, Scheduler
+from service.scheduler import Scheduler
 from service.translation import TranslatedHypothesis, TranslationOptions
 from service.translator import Translator
 from service.what_if import GivenRow, Intervention, WhatIf, WhatIfAnswer
@@ -50,7 +51,7 @@ def asking(translator: Translator, tiny_bundle: Path, metrics: Metrics) -> WhatI
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny", **labels}) or 0.0
+    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 def assert_identical(one: TranslatedHypothesis, other: TranslatedHypothesis) -> None:

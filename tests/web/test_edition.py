@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
+from tests.tiny_bundle import SENTENCES
 from tests.web.browser import SENTENCE, Explorer, opened
 from tests.web.replies import ask, evidence_of, links_of
 
@@ -142,3 +143,18 @@ def test_only_the_first_words_card_says_that_position_and_word_cannot_be_told_ap
             explorer.word("target", index).focus()
             told.append("the same thing here" in explorer.text("#word"))
         assert told == [True] + [False] * (len(told) - 1)
+
+
+def test_what_speaks_against_a_translation_stands_under_it_in_both_languages(explorer: Explorer, tiny: str) -> None:
+    replies = {text: ask(tiny, "explain", text=text) for text in SENTENCES}
+    looping = next(text for text, reply in replies.items() if "suspicions" in reply)
+    fine = next(text for text, reply in replies.items() if "suspicions" not in reply)
+    value = next(each["value"] for each in replies[looping]["suspicions"] if each["reason"].endswith("REPETITION"))
+    explorer.translate(looping)
+    shown = explorer.text("#edition .doubt").replace("\u00a0", " ")
+    assert shown.startswith("To be read with care") and f"{100 * value:.0f} % of it is the same run" in shown
+    explorer.page.click("#language")
+    assert f"{100 * value:.0f} % 在反复重复" in explorer.text("#edition .doubt").replace("\u00a0", " ")
+    explorer.page.click("#language")
+    explorer.translate(fine)
+    assert explorer.page.locator("#edition .doubt").count() == 0

@@ -1,0 +1,92 @@
+"""What a graph may be made of, told without ONNX; ONNX itself makes the examples."""
+
+import random
+from pathlib import Path
+
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper
+
+from bundle.onnx_files import onnx_faults
+from service.settings import EMBEDDED_BUNDLE
+
+NUMBER = helper.make_tensor("number", onnx.TensorProto.FLOAT, [1], [1.0])
+
+
+def model(*nodes: onnx.NodeProto, **more: object) -> onnx.ModelProto:
+    graph = helper.make_graph(list(nodes), "graph", [], [], initializer=[NUMBER])
+    return helper.make_model(graph, **more)
+
+
+def outside() -> onnx.TensorProto:
+    tensor = onnx.TensorProto(name="far", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    return tensor
+
+
+def nested(node: onnx.NodeProto, levels: int = 1) -> onnx.NodeProto:
+    for _ in range(levels):
+        inner = helper.make_graph([node], "inner", [], [])
+        node = helper.make_node("If", ["number"], ["out"], then_branch=inner, else_branch=inner)
+    return node
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "decoder_step.onnx"])
+@pytest.mark.parametrize("folder", ["tiny", "embedded"])
+def test_the_graphs_of_our_bundles_have_no_faults(tiny_bundle: Path, folder: str, name: str) -> None:
+    content = ({"tiny": tiny_bundle, "embedded": EMBEDDED_BUNDLE}[folder] / name).read_bytes()
+    assert onnx_faults(content) == ()
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        (model(helper.make_node("Gelu", ["number"], ["out"], domain="com.microsoft")), "domain 'com.microsoft'"),
+        (model(nested(helper.make_node("Gelu", ["number"], ["out"], domain="evil"))), "domain 'evil'"),
+        (model(opset_imports=[helper.make_opsetid("evil", 1)]), "domain 'evil'"),
+        (model(helper.make_node("Constant", [], ["out"], value=outside())), "data is in another file"),
+        (model(nested(helper.make_node("Constant", [], ["out"], value=outside()), 3)), "data is in another file"),
+        (
+            model(functions=[helper.make_function("local", "f", [], [], [], [helper.make_opsetid("", 21)])]),
+            "functions of its own",
+        ),
+        (model(nested(helper.make_node("Relu", ["number"], ["out"]), 9)), "graphs nest deeper than 8"),
+        (onnx.ModelProto(), "holds no graph"),
+    ],
+)
+def test_what_is_not_standard_or_not_inside_is_refused(broken: onnx.ModelProto, fault: str) -> None:
+    assert any(fault in found for found in onnx_faults(broken.SerializeToString()))
+
+
+def test_weights_outside_and_training_graphs_are_refused() -> None:
+    far = model()
+    far.graph.initializer.append(outside())
+    sparse = model()
+    sparse.graph.sparse_initializer.add().values.CopyFrom(outside())
+    trained = model()
+    trained.training_info.add()
+    for broken, fault in ((far, "another file"), (sparse, "another file"), (trained, "training graphs")):
+        assert fault in " ".join(onnx_faults(broken.SerializeToString()))
+
+
+def test_a_domain_that_only_an_unpatched_reader_would_see_is_seen() -> None:
+    """A field may stand twice, and readers take the last, or both together; none of the two gets through."""
+    content = model(helper.make_node("Relu", ["number"], ["out"])).SerializeToString()
+    twice = content + model(helper.make_node("Relu", ["number"], ["out"], domain="evil")).SerializeToString()
+    assert any("evil" in fault for fault in onnx_faults(twice))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_looked_at_without_an_error(content: bytes) -> None:
+    onnx_faults(content)
+
+
+def test_damaged_graphs_are_looked_at_without_an_error(tiny_bundle: Path) -> None:
+    good = (tiny_bundle / "decoder_step.onnx").read_bytes()
+    chance = random.Random(1)
+    for _ in range(300):
+        content = bytearray(good)
+        content[chance.randrange(len(content))] = chance.randrange(256)
+        assert isinstance(onnx_faults(bytes(content[: chance.randrange(len(content))])), tuple)

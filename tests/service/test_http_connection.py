@@ -1,0 +1,130 @@
+"""Connections that are slow, too many, or no HTTP at all."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from google.protobuf import json_format
+from google.rpc import error_details_pb2, status_pb2
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service import http_connection
+from service.http_connection import security_headers
+from service.http_server import create_app, running
+
+REPLY_BYTES = 32 << 20
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async def large(request: Request) -> Response:
+        return Response(b"x" * REPLY_BYTES)
+
+    async with running(create_app(lambda: True, [Route("/large", large)]), "127.0.0.1:0") as bound:
+        yield bound
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    """Return what still comes until the connection is closed, within five seconds."""
+    try:
+        return await asyncio.wait_for(reader.read(), 5)
+    except ConnectionError:
+        return b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
+async def test_headers_that_do_not_come_in_time_end_the_connection(
+    port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "_HEADER_SECONDS", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    for byte in sent:
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0.002)
+    assert await until_closed(reader) == b""
+    assert clock() - began < 3
+    writer.close()
+
+
+async def test_a_second_request_has_as_little_time_as_the_first(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "_HEADER_SECONDS", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    answer = await reader.readuntil(b"ok\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    writer.write(b"GET /heal")
+    assert await until_closed(reader) == b""
+    writer.close()
+
+
+async def test_a_client_that_does_not_read_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "_READING_SECONDS", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+    await asyncio.sleep(1.5)
+    assert len(await until_closed(reader)) < REPLY_BYTES
+    writer.close()
+
+
+async def test_a_client_that_reads_slowly_gets_it_all(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "_READING_SECONDS", 2.0)
+    async with httpx.AsyncClient() as http, http.stream("GET", f"http://127.0.0.1:{port}/large") as response:
+        received = 0
+        async for part in response.aiter_raw(1 << 20):
+            received += len(part)
+            await asyncio.sleep(0.01)
+    assert received == REPLY_BYTES
+
+
+async def test_a_connection_too_many_is_closed_and_the_others_stay(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "MOST_CONNECTIONS", 3)
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    refused, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await until_closed(refused) == b""
+    writer.close()
+    for reader, writer in connections:
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert (await until_closed(reader)).endswith(b"ok\n")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1, 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 70_000,
+    ],
+    ids=["TLS", "target", "length", "headers"],
+)
+async def test_what_is_not_http_is_answered_with_a_status_and_the_headers_that_protect(port: int, sent: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    head, _, body = (await until_closed(reader)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    for name, value in security_headers(https=False):
+        assert name + b": " + value in head
+    status, info = json_format.ParseDict(json.loads(body), status_pb2.Status()), error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.reason == "MESSAGE_INVALID"
+    writer.close()
+
+
+async def test_a_body_that_breaks_its_own_rules_amid_an_answer_only_ends_the_connection(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /large HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    await asyncio.sleep(0.1)
+    writer.write(b"no chunk at all\r\n")
+    await until_closed(reader)
+    writer.close()
+    assert not caplog.records

@@ -1,0 +1,71 @@
+"""The process from outside: how it starts, what it says, and the code it ends with."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from service.__main__ import CALLS_GIVEN_UP, CLEAN, NOT_STARTED
+from service.pb import interlinear_pb2 as pb
+from service.pb import interlinear_pb2_grpc as pb_grpc
+from tests.service.edge import ADDRESSES, ROOT, service_process
+
+SENTENCE = "The house is small, but the garden is big."
+
+
+def started(**settings: str) -> "subprocess.CompletedProcess[str]":
+    """Return how a service that cannot start ended."""
+    environment = os.environ | {f"INTERLINEAR_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "service"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_an_address_in_use_ends_the_process_before_it_listens(tiny_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for setting in ("HTTP_ADDRESS", "ADMIN_HTTP_ADDRESS"):
+            free = {name.upper(): "127.0.0.1:0" for name in ADDRESSES}
+            ended = started(**{**free, "BUNDLE": str(tiny_bundle), setting: address})
+            assert ended.returncode == NOT_STARTED
+            assert f"INTERLINEAR_{setting}={address}" in ended.stderr
+
+
+def test_a_public_address_without_protection_ends_the_process_with_every_fault() -> None:
+    ended = started(GRPC_ADDRESS="0.0.0.0:0", HTTP_ADDRESS="0.0.0.0:0")
+    assert ended.returncode == NOT_STARTED
+    assert "INTERLINEAR_GRPC_ADDRESS" in ended.stderr and "INTERLINEAR_HTTP_ADDRESS" in ended.stderr
+
+
+async def test_an_idle_process_ends_clean_and_says_where_it_listened(tiny_bundle: Path) -> None:
+    with service_process(tiny_bundle, DRAIN_DELAY_SECONDS="0") as process:
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"http://{process.http_address}/readyz")).status_code == 200
+            assert (await http.get(f"http://{process.admin_http_address}/metrics")).status_code == 200
+        process.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.process.wait, 60) == CLEAN
+
+
+async def test_a_document_that_outlasts_the_drain_is_told_so_and_seen_in_the_exit_code(tiny_bundle: Path) -> None:
+    with service_process(tiny_bundle, DRAIN_DELAY_SECONDS="0", DRAIN_SECONDS="0.3") as process:
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            call = pb_grpc.TranslationServiceStub(channel).TranslateStream()
+            await call.write(pb.TranslateStreamRequest(options=pb.DocumentOptions()))
+            await call.write(pb.TranslateStreamRequest(text=f"{SENTENCE}\n\n{SENTENCE}\n\n"))
+            await call.read()
+            process.process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError, match="another replica") as caught:
+                while True:
+                    await call.read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await asyncio.to_thread(process.process.wait, 60) == CALLS_GIVEN_UP
+        last = process.log()[-1]
+        assert (last["event"], last["abandoned"]) == ("stopped", 1)
+        assert SENTENCE not in json.dumps(last)
