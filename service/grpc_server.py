@@ -5,27 +5,25 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
 from service import incoming
+from service.accepting import abort, accepting_server
 from service.errors import InvalidSettings, MethodUnknown
 from service.gate import Gate
 from service.incoming import REQUEST_ID_HEADER, Method, Refusal, accepted_request_id
 from service.pb import interlinear_pb2 as pb
 from service.settings import PREFIX, Settings
-from service.status import pushback
+from service.standard_calls import add_standard_calls
 from service.wire import parse
 
-_DETAILS_HEADER = "grpc-status-details-bin"  # where clients look for a google.rpc.Status
 _MINUTE_MS = 60_000
 _LAST_SECONDS = 0.2  # for streams that never end by themselves, such as health Watch
 _READING_SECONDS = 120.0  # how long a client may take to read one reply
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _NAMES_IN_CERTIFICATES = ("x509_common_name", "x509_subject_alternative_name")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -110,16 +108,14 @@ def create_server(
     Raises:
         InvalidSettings: Nothing can listen on that address.
     """
-    server = grpc.aio.server(options=_options(settings))
+    server = accepting_server(_options(settings), _refusing(face))
     for service in face.services:
         handlers = {
             method.name: _handler(gate, method) for method in gate.methods.values() if method.service == service
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        server.add_registered_method_handlers(service, handlers)
     checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((*face.services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    server.add_generic_rpc_handlers((_Unknown(face),))  # asked last
+    add_standard_calls(server, checks, face.services)
     address: str = getattr(settings, face.setting)
     try:
         if credentials is None:
@@ -169,7 +165,7 @@ class _GrpcCall:
 def _certificate_names(context: Context) -> tuple[str, ...]:
     """Return who the caller's certificate says it is: its common name, then its alternative names."""
     found = context.auth_context()
-    return tuple(name.decode() for key in _NAMES_IN_CERTIFICATES for name in found.get(key, ()))
+    return tuple(name.decode(errors="replace") for key in _NAMES_IN_CERTIFICATES for name in found.get(key, ()))
 
 
 def _handler(gate: Gate, method: Method) -> grpc.RpcMethodHandler:
@@ -189,7 +185,7 @@ def _answering(gate: Gate, method: Method) -> Callable[[bytes, Context], Awaitab
         try:
             reply = await gate.answer(method, call)
         except Refusal as refusal:
-            await _abort(context, refusal)
+            await abort(context, refusal)
         stalled = asyncio.get_running_loop().call_later(_READING_SECONDS, task.cancel)
 
         def read(_: Context) -> None:
@@ -212,7 +208,7 @@ def _streaming(gate: Gate, method: Method) -> Callable[[Any, Context], Awaitable
                     async with asyncio.timeout(_READING_SECONDS):
                         await context.write(reply)
         except Refusal as refusal:
-            await _abort(context, refusal)
+            await abort(context, refusal)
         except TimeoutError:  # the client would not read a status either
             raise asyncio.CancelledError from None
         context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
@@ -220,29 +216,15 @@ def _streaming(gate: Gate, method: Method) -> Callable[[Any, Context], Awaitable
     return handle
 
 
-class _Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type stubs
-    """Answers whatever nothing else does."""
+def _refusing(face: Face) -> Callable[[Context], Awaitable[None]]:
+    """Return what answers whatever nothing else does."""
+    message = f"there is no such call here; this listener has {', '.join(face.services)}"
 
-    def __init__(self, face: Face) -> None:
-        self._message = f"there is no such call here; this listener has {', '.join(face.services)}"
+    async def refuse(context: Context) -> None:
+        given = dict(context.invocation_metadata() or ()).get(REQUEST_ID_HEADER)
+        await abort(context, Refusal.of(MethodUnknown(message), accepted_request_id(given)))
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
-            given = dict(context.invocation_metadata() or ()).get(REQUEST_ID_HEADER)
-            await _abort(context, Refusal.of(MethodUnknown(self._message), accepted_request_id(given)))
-
-        return grpc.stream_stream_rpc_method_handler(handle)
-
-
-async def _abort(context: Context, refusal: Refusal) -> NoReturn:
-    status = refusal.status
-    trailing = (
-        (_DETAILS_HEADER, status.SerializeToString()),
-        (REQUEST_ID_HEADER, refusal.request_id),
-        *(pushback(refusal.error) if refusal.error else ()),
-    )
-    await context.abort(_CODES[status.code], status.message, trailing)
-    raise AssertionError("abort returned")
+    return refuse
 
 
 def _options(settings: Settings) -> Sequence[tuple[str, int]]:
@@ -257,8 +239,9 @@ def _options(settings: Settings) -> Sequence[tuple[str, int]]:
         ("grpc.server_max_unrequested_time_in_server", 3600),  # seconds; by default it cancels what waited for 30
         ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
         ("grpc.http2.bdp_probe", 0),  # it would take in megabytes of a stream that nobody has read yet
-        # Of one connection. A burst beyond it is refused by gRPC itself, as UNAVAILABLE: clients learn the limit too late.
+        # Of one connection. A burst beyond it is refused by gRPC itself, as UNAVAILABLE: clients learn of it too late.
         ("grpc.max_concurrent_streams", 16_384),
+        ("grpc.http.overload_protection", 0),  # it refuses streams near that limit, of clients that know it too
         ("grpc.max_allowed_incoming_connections", 1024),
         ("grpc.server_handshake_timeout_ms", _MINUTE_MS // 6),
         ("grpc.max_metadata_size", 16 << 10),

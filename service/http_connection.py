@@ -28,8 +28,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 class HttpConnection(H11Protocol):
     """uvicorn's connection with bounds, which it leaves to a proxy in front of it.
 
-    A connection beyond ``MOST_CONNECTIONS`` is closed at once, and so is one that does not send the headers of a request
-    in time, or does not read what it asked for. Bodies are the application's business.
+    A connection beyond ``MOST_CONNECTIONS`` is closed at once, and so is one that does not send the headers of a
+    request in time, or does not read what it asked for. Bodies are the application's business.
     """
 
     _late: asyncio.TimerHandle | None = None

@@ -156,7 +156,7 @@ class Translation:
         batch_size: Most sentences that shared a step with this one, itself included.
         suspicions: What speaks against the best hypothesis.
         retried: Whether it is a second one, with repetition blocked.
-        hurried: Whether a second one was given up, for its deadline or for trouble; another time it may come.
+        hurried: Whether a second one was given up for its deadline; another time it may come.
     """
 
     hypotheses: tuple[TranslatedHypothesis, ...]

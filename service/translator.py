@@ -15,9 +15,9 @@ from service.aligner import Aligner
 from service.batch import Job, Progress
 from service.errors import (
     AttentionMissing,
+    DeadlinePassed,
     InterventionUnsupported,
     OptionOutOfRange,
-    ServiceError,
     TargetTooLong,
 )
 from service.guard import RETRY_NGRAM_SIZE, Evidence, Norms, loops, severity, suspicions
@@ -226,7 +226,7 @@ class Translator:
         try:
             until = None if deadline is None else deadline - _RESERVED_SECONDS
             second = self._judged(await self._decoded(prepared, until))
-        except ServiceError:  # whatever kept the second from being made, the first is an answer
+        except DeadlinePassed:  # the first is an answer, and suspicions say what is wrong with it
             retries.labels(self.manifest.qualified_name, "kept").inc()
             return replace(first, translation=replace(first.translation, hurried=True))
         better = severity(second.translation.suspicions) < severity(first.translation.suspicions)

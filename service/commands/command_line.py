@@ -56,9 +56,7 @@ def secure(
     ] = None,
     key_file: Annotated[
         Path | None,
-        typer.Option(
-            envvar="INTERLINEAR_KEY_FILE", help="File of an API key; INTERLINEAR_KEY may be the key itself."
-        ),
+        typer.Option(envvar="INTERLINEAR_KEY_FILE", help="File of an API key; INTERLINEAR_KEY may be the key itself."),
     ] = None,
 ) -> None:
     """Remember how this command and the service come to trust each other; what comes before every command's name."""

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Self
 
+_MOMENT_SECONDS = 0.05
+
 
 class Line:
     """A TCP proxy; use it as an async context manager.
@@ -28,10 +30,11 @@ class Line:
 
     async def __aexit__(self, *error: object) -> None:
         self._server.close()
-        await asyncio.sleep(0.05)  # what was accepted at the last moment gets its task
+        await asyncio.sleep(_MOMENT_SECONDS)  # what was accepted last gets its task
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks)
+        await asyncio.sleep(_MOMENT_SECONDS)  # an aborted connection is closed by the loop, later
 
     def cut(self) -> None:
         """Break every connection; new ones may be made."""
