@@ -58,7 +58,7 @@ class Settings(BaseSettings):
 
     Attributes:
         grpc_address: Where gRPC listens, ``host:port``; port 0 lets the system choose.
-        http_address: Where HTTP listens (explorer, calls, metrics, probes), ``host:port``.
+        http_address: Where HTTP listens (explorer, calls, probes), ``host:port``.
         admin_grpc_address: Where the calls that administer models listen, ``host:port``, or ``off``.
         admin_http_address: Where metrics, probes and the same calls listen, ``host:port``, or ``off``.
         tls_certificate: PEM file of the certificate chain, the service's own first; with it every listener speaks TLS.

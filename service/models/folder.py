@@ -180,7 +180,9 @@ class ModelFolder:
             examined = await examine(folder)
             await asyncio.to_thread(self._check_room, folder, examined)
             bundle = await read(folder, examined.digest)
-            model = await load(bundle, self._settings, self._metrics, self._reverse_of(bundle.manifest))
+            with self.models.expected(bundle.manifest.qualified_name):
+                model = await load(bundle, self._settings, self._metrics, self._reverse_of(bundle.manifest))
+                activated = self.models.add(model)
         except (OSError, MemoryError) as error:  # of this process, not of the bundle; it is refused all the same
             metrics.loads.labels("refused").inc()
             raise BundleRefused(f"{folder} cannot be loaded now: {error}") from error
@@ -190,7 +192,6 @@ class ModelFolder:
         seconds = time.perf_counter() - started
         metrics.loads.labels("loaded").inc()
         metrics.load_seconds.observe(seconds)
-        activated = self.models.add(model)
         _log.info(
             "model loaded",
             model=model.manifest.qualified_name,

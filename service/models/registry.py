@@ -99,6 +99,7 @@ class Models:
         self._listed: list[ServedModel] = []
         self._active: list[ServedModel] = []  # in the order of the list
         self._retired: set[_Held] = set()
+        self._expected: set[str] = set()  # qualified names of what is being loaded
 
     @property
     def ready(self) -> bool:
@@ -159,6 +160,19 @@ class Models:
         if line is None or version not in line.held:
             raise self._not_found(f"{name}@{version}")
         return line.held[version].model
+
+    @contextlib.contextmanager
+    def expected(self, name: str) -> Iterator[None]:
+        """Keep the series of a qualified name while a model that will have it is made, and drop them if none comes.
+
+        Without that, one of the same name that is closed meanwhile would take them along.
+        """
+        self._expected.add(name)
+        try:
+            yield
+        finally:
+            self._expected.remove(name)
+            self._forget_if_gone(name)
 
     def add(self, model: ServedModel) -> Activated:
         """Let ``model`` answer for its name; one of the same name and version is replaced."""
@@ -247,8 +261,11 @@ class Models:
         await held.model.close()
         self._retired.remove(held)
         self._count()
-        name = held.model.manifest.qualified_name
-        if all(other.model.manifest.qualified_name != name for other in [*self._every(), *self._retired]):
+        self._forget_if_gone(held.model.manifest.qualified_name)
+
+    def _forget_if_gone(self, name: str) -> None:
+        known = {held.model.manifest.qualified_name for held in [*self._every(), *self._retired]}
+        if name not in known | self._expected:
             self._metrics.forget(name)
 
     def _changed(self) -> None:

@@ -29,8 +29,8 @@ class Line:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        await asyncio.sleep(_MOMENT_SECONDS)  # asyncio loses a connection that it accepts just before it closes
         self._server.close()
-        await asyncio.sleep(_MOMENT_SECONDS)  # what was accepted last gets its task
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks)

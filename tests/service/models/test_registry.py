@@ -170,6 +170,26 @@ async def test_a_model_is_closed_when_its_last_lease_ends_and_then_its_series_go
     assert models.size_bytes == metric_value(metrics, "interlinear_models_bytes") == old.size_bytes
 
 
+async def test_a_model_that_closes_leaves_the_series_of_the_one_that_comes(
+    tiny_bundle: Path, metrics: Metrics, make: Make
+) -> None:
+    models, settings = Models(metrics), read_settings(threads=1)
+    models.add(await load(await read(tiny_bundle), settings, metrics))
+    models.add(make("other"))
+    with models.expected("tiny@1"):
+        models.remove("tiny", "1", folder_is_gone=True)
+        new = await load(await read(tiny_bundle), settings, metrics)
+        async with asyncio.timeout(5):
+            while models.size_bytes > new.size_bytes:  # until the old one is closed
+                await asyncio.sleep(0.01)
+        models.add(new)
+    assert metric_value(metrics, "interlinear_model_info", model="tiny@1") == 1
+    with models.expected("never@1"):
+        metrics.batches.queue_capacity.labels("never@1").set(1)
+    assert "never@1" not in str(list(metrics.registry.collect()))
+    await models.close()
+
+
 async def test_closing_everything_does_not_wait_for_leases(tiny_bundle: Path, metrics: Metrics) -> None:
     models = Models(metrics)
     models.add(await load(await read(tiny_bundle), read_settings(threads=1), metrics))
