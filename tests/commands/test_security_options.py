@@ -20,9 +20,7 @@ KEY = new_key()
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = tmp_path_factory.mktemp("secrets")
     client = issued(CLIENTS, "room.example")
-    (written / "credentials.toml").write_text(
-        entry("reader", key=KEY) + entry("room", certificate='["room.example"]')
-    )
+    (written / "credentials.toml").write_text(entry("reader", key=KEY) + entry("room", certificate='["room.example"]'))
     (written / "reader.key").write_text(f"{KEY}\n")
     AUTHORITY.cert_pem.write_to_path(str(written / "authority.crt"))
     client.cert_chain_pems[0].write_to_path(str(written / "client.crt"))
