@@ -24,8 +24,8 @@ EXPOSE 50051 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["python", "-c", "\
 import os, ssl, urllib.request; \
 scheme = 'https' if os.environ.get('INTERLINEAR_TLS_CERTIFICATE') else 'http'; \
-port = os.environ.get('INTERLINEAR_ADMIN_HTTP_ADDRESS', '127.0.0.1:9464').rpartition(':')[2]; \
+address = os.environ.get('INTERLINEAR_HTTP_ADDRESS') or '127.0.0.1:8080'; \
 unverified = ssl._create_unverified_context(); \
-urllib.request.urlopen(f'{scheme}://127.0.0.1:{port}/readyz', timeout=4, context=unverified)"]
+urllib.request.urlopen(f'{scheme}://{address}/readyz', timeout=4, context=unverified)"]
 ENTRYPOINT ["interlinear"]
 CMD ["serve"]

@@ -1,7 +1,8 @@
 """``python -m service``: the wiring, from settings to servers, and the way out.
 
 Exit codes: 0 everything accepted was answered; 1 the process could not start; 2 calls that it had accepted were given
-up when draining; 3 an engine was lost and could not be made anew.
+up when draining; 3 an engine was lost and could not be made anew, or a gRPC server ended by itself; 128 + n a second
+signal of the number n ended it at once.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 import structlog
 from prometheus_client import (
@@ -25,13 +27,14 @@ from prometheus_client import (
 from service import logs, tracing
 from service.access.entrance import Access
 from service.errors import StartupError
+from service.listeners import Listeners
 from service.metrics import Metrics
 from service.models.folder import ModelFolder, opened
 from service.serving import serving
 from service.settings import Settings, misspelled_variables, read_settings
 from service.worker import left_behind
 
-CLEAN, NOT_STARTED, CALLS_GIVEN_UP, ENGINE_LOST = 0, 1, 2, 3
+CLEAN, NOT_STARTED, CALLS_GIVEN_UP, LOST, AT_ONCE = 0, 1, 2, 3, 128
 
 _POLL_SECONDS = 0.5  # between two looks at the engines
 _FILES = 8192  # many systems let a process have 1024 unless it asks for more
@@ -80,20 +83,21 @@ async def _serve(settings: Settings) -> int:
                 **service.addresses._asdict(),
                 startup_seconds=round(time.perf_counter() - started, 3),
             )
-            failed = await _end(folder, stopped)
+            failed = await _end(folder, service.listeners, stopped)
             _log.info("draining", in_flight=service.gate.in_flight)
             given_up = await service.listeners.drain(settings.drain_delay_seconds, settings.drain_seconds)
             _log.info("stopped", abandoned=given_up)
     if failed:
-        return ENGINE_LOST
+        return LOST
     return CALLS_GIVEN_UP if given_up else CLEAN
 
 
-async def _end(folder: ModelFolder, stopped: asyncio.Event) -> bool:
-    """Return when the process has to end: whether because an engine is lost, which a new process may get back."""
+async def _end(folder: ModelFolder, listeners: Listeners, stopped: asyncio.Event) -> bool:
+    """Return when the process has to end: whether because something is lost, which a new process may get back."""
     while not stopped.is_set():
         if folder.lost:
             _log.error("an engine could not be made anew")
+        if folder.lost or listeners.lost:
             return True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _POLL_SECONDS)
@@ -114,11 +118,18 @@ def _stop_signal() -> asyncio.Event:
 
     def stop(number: signal.Signals) -> None:
         stopped.set()
-        loop.remove_signal_handler(number)
+        loop.add_signal_handler(number, _end_at_once, number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     return stopped
+
+
+def _end_at_once(number: signal.Signals) -> NoReturn:
+    """End the process without a word from calls that are open: unwound, each would print a traceback."""
+    _log.warning("ended at once", signal=number.name)
+    sys.stderr.flush()
+    os._exit(AT_ONCE + number)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The loop of grpc 1.85 decodes the path of every call to a method that is not registered, and ends, and the server with
 it, at one that is not UTF-8. Here every method is registered, and all other calls are answered without a look at
-their path. That takes two names of gRPC that are not public; a test sends the frame that ends gRPC's own loop.
+their path. That takes three names of gRPC that are not public; a test sends the frame that ends gRPC's own loop.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
+import structlog
 from grpc._cython import cygrpc
 
 from service.incoming import REQUEST_ID_HEADER, Refusal
@@ -19,18 +20,21 @@ from service.status import pushback
 _DETAILS_HEADER = "grpc-status-details-bin"  # where clients look for a google.rpc.Status
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+_log = structlog.get_logger()
+
 Refuse = Callable[[Any], Awaitable[None]]
 
 
-def accepting_server(options: Sequence[tuple[str, int]], refuse: Refuse) -> grpc.aio.Server:
+def accepting_server(options: Sequence[tuple[str, int]], refuse: Refuse, lost: Callable[[], None]) -> grpc.aio.Server:
     """Return a server whose methods must be registered (``add_registered_method_handlers``).
 
     Args:
         options: gRPC's channel arguments.
         refuse: Ends a call to any other method, given its context; ``context.abort`` may be left to raise.
+        lost: Called if the server accepts no more calls, though nobody stopped it.
     """
     server = grpc.aio.server()
-    server._server = _Server(server._loop, options, refuse)
+    server._server = _Server(server._loop, options, refuse, lost)
     return server
 
 
@@ -47,15 +51,29 @@ async def abort(context: Any, refusal: Refusal) -> NoReturn:
 
 
 class _Server(cygrpc.AioServer):  # type: ignore[misc]  # grpc has no type stubs
-    def __new__(cls, loop: asyncio.AbstractEventLoop, options: Sequence[tuple[str, int]], _: Refuse) -> "_Server":
+    def __new__(cls, loop: asyncio.AbstractEventLoop, options: Sequence[tuple[str, int]], *_: Any) -> "_Server":
         server: _Server = super().__new__(cls, loop, None, (), (), tuple(options), None)
         return server
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, options: Sequence[tuple[str, int]], refuse: Refuse) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: Sequence[tuple[str, int]],
+        refuse: Refuse,
+        lost: Callable[[], None],
+    ) -> None:
         super().__init__(loop, None, (), (), tuple(options), None)
         self._event_loop = loop
         self._refuse = refuse
+        self._lost = lost
         self._refusals: set[asyncio.Task[None]] = set()
+
+    async def _server_main_loop(self, started: "asyncio.Future[Any]") -> None:
+        try:
+            await super()._server_main_loop(started)
+        except Exception as error:  # gRPC would tell of it when the server is stopped, and fail to stop it
+            _log.error("a server ended by itself", error=type(error).__name__)  # what it says may be a caller's
+            self._lost()
 
     def _make_request_call_future(self, method: Any) -> "asyncio.Future[Any]":
         if method is not None:
@@ -72,5 +90,5 @@ class _Server(cygrpc.AioServer):  # type: ignore[misc]  # grpc has no type stubs
             refusal.add_done_callback(self._refusals.discard)
 
     async def _refused(self, context: Any) -> None:
-        with contextlib.suppress(grpc.aio.AbortError):
+        with contextlib.suppress(grpc.aio.AbortError, cygrpc.ExecuteBatchError):  # told, or gone already
             await self._refuse(context)

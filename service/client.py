@@ -13,6 +13,7 @@ import numpy as np
 from google.rpc import error_details_pb2, status_pb2
 from jaxtyping import Float
 
+from service.call_status import Statuses, unreached
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
 
@@ -68,10 +69,11 @@ class Security:
 
     Attributes:
         key: API key.
-        tls: Whether to speak TLS; an authority or a certificate says so too.
+        tls: Whether to speak TLS; any of the following says so too.
         authority: PEM of the authorities that sign the service's certificate; None for those that gRPC comes with.
         certificate: PEM of the client's certificate chain, for a service that asks for one.
         certificate_key: PEM of its private key.
+        server_name: Name in the service's certificate, where it is reached by another, as through a tunnel.
     """
 
     key: str | None = None
@@ -79,13 +81,21 @@ class Security:
     authority: bytes | None = None
     certificate: bytes | None = None
     certificate_key: bytes | None = None
+    server_name: str | None = None
 
     def channel(self, address: str, options: Any) -> grpc.aio.Channel:
         """Return a channel to ``address``."""
-        if not (self.tls or self.authority or self.certificate):
+        if not self.encrypts:
             return grpc.aio.insecure_channel(address, options=options)
+        if self.server_name is not None:
+            options = (*options, ("grpc.ssl_target_name_override", self.server_name))
         credentials = grpc.ssl_channel_credentials(self.authority, self.certificate_key, self.certificate)
         return grpc.aio.secure_channel(address, credentials, options=options)
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.tls or any((self.authority, self.certificate, self.server_name))
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -144,7 +154,7 @@ class Client:
             ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
         )
-        self._metadata = security.metadata
+        self._metadata, self._encrypts = security.metadata, security.encrypts
         self._channel = security.channel(address, options)
         self._translations = pb_grpc.TranslationServiceStub(self._channel)
         self._explanations = pb_grpc.ExplanationServiceStub(self._channel)
@@ -269,7 +279,7 @@ class Client:
         Raises:
             CallFailed: One does.
         """
-        replies = aiter(call)
+        replies, statuses = aiter(call), Statuses(call)
         try:
             while True:
                 async with asyncio.timeout(self._timeout_seconds):
@@ -280,6 +290,8 @@ class Client:
         except TimeoutError:
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             raise CallFailed(self._advice(code, ""), code) from None
+        except grpc.aio.AioRpcError as error:
+            raise await statuses.own(error) from None
         finally:
             call.cancel()  # without effect on one that has ended
 
@@ -300,10 +312,7 @@ class Client:
 
     def _advice(self, code: grpc.StatusCode, details: str) -> str:
         if code == grpc.StatusCode.UNAVAILABLE:
-            return (
-                f"no Interlinear service answers at {self._address} ({details}). Start one with `interlinear serve`, "
-                "or name another with --address or INTERLINEAR_GRPC_ADDRESS."
-            )
+            return unreached(self._address, details, self._encrypts)
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"no answer from {self._address} within {self._timeout_seconds:g} s; allow more with --timeout."
         if code == grpc.StatusCode.UNIMPLEMENTED:

@@ -179,7 +179,7 @@ class CredentialsExpired(Unauthenticated):
 
 
 class PermissionDenied(ServiceError):
-    """The caller is known, and has no role that allows this call."""
+    """The caller has no role that allows this call, or calls a listener that is for this machine by another name."""
 
     reason: ClassVar[str] = "PERMISSION_DENIED"
 

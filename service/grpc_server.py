@@ -95,7 +95,11 @@ class GrpcServer:
 
 
 def create_server(
-    gate: Gate, face: Face, settings: Settings, credentials: grpc.ServerCredentials | None = None
+    gate: Gate,
+    face: Face,
+    settings: Settings,
+    credentials: grpc.ServerCredentials | None = None,
+    lost: Callable[[], None] = lambda: None,
 ) -> GrpcServer:
     """Return a server over ``gate``, bound to the address of ``face``; call it inside the loop that will run it.
 
@@ -104,11 +108,12 @@ def create_server(
         face: What the server shows.
         settings: Addresses and sizes.
         credentials: What connections are secured with; None for plain text.
+        lost: Called if the server accepts no more calls, though nobody stopped it.
 
     Raises:
         InvalidSettings: Nothing can listen on that address.
     """
-    server = accepting_server(_options(settings), _refusing(face))
+    server = accepting_server(_options(settings), _refusing(face), lost)
     for service in face.services:
         handlers = {
             method.name: _handler(gate, method) for method in gate.methods.values() if method.service == service

@@ -71,6 +71,7 @@ class Evidence:
         target_ids: Of the best hypothesis, with end of sentence where it was emitted.
         log_probability: Of all of them together, in nats.
         attention_weights: None where they were not traced; then nothing is said of them.
+        cut_off: Whether it ends where it was as long as it may be, not where the model ended it.
     """
 
     source_ids: Sequence[int]
@@ -79,6 +80,7 @@ class Evidence:
     target_ids: Sequence[int]
     log_probability: float
     attention_weights: Float[np.ndarray, "target source"] | None
+    cut_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,12 @@ def _diffuse_attention(evidence: Evidence, norms: Norms) -> Suspicion | None:
 
 
 def _length(evidence: Evidence, norms: Norms) -> Suspicion | None:
+    source, target = len(evidence.source_ids), len(evidence.target_ids)
+    if evidence.cut_off:
+        message = f"the translation was cut off at {target} tokens, the most it may have; its end is missing"
+        return Suspicion("length", target / source, target / source, message)
     if norms.length_ratio is None:
         return None
-    source, target = len(evidence.source_ids), len(evidence.target_ids)
     expected = norms.length_ratio * source
     longest, shortest = _LONGER * expected + _LENGTH_SLACK, _SHORTER * expected - _LENGTH_SLACK
     if shortest <= target <= longest:

@@ -3,12 +3,13 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import DeadlinePassed, MediaTypeInvalid, OptionOutOfRange, RequestTooLarge, ServiceError
+from service.errors import DeadlinePassed, InvalidRequest, MediaTypeInvalid, OptionOutOfRange, RequestTooLarge, ServiceError
 from service.http_connection import CERTIFICATE_NAMES
 from service.incoming import REQUEST_ID_HEADER, accepted_request_id
 from service.pb import interlinear_pb2 as pb
@@ -21,6 +22,8 @@ LINES = "application/x-ndjson"
 _LONGEST_TIMEOUT_SECONDS = 86_400.0
 _BODY_SECONDS = 60.0  # for a whole body to arrive
 _LARGE_BYTES = 32 << 10  # of JSON, which Python reads in a millisecond or more: the loop must not stand still for that
+# Two at most: each takes the interpreter from the loop for a while, and with one a caller the loop hardly gets its turn.
+_JSON_THREADS = ThreadPoolExecutor(2, thread_name_prefix="json")
 
 
 class HttpCall:
@@ -70,9 +73,15 @@ class HttpCall:
         """
         self._raise_fault()
         self._check_media_type(LINES)
+        number = 0
         async for line in self._lines():
+            number += 1
             if line.strip():
-                yield await _parsed(request_type, line)
+                try:
+                    request = await _parsed(request_type, line)
+                except InvalidRequest as error:
+                    raise type(error)(error.field, f"line {number}: {error}") from error
+                yield request
         self._is_read.set()
 
     def deadline(self) -> float | None:
@@ -82,7 +91,7 @@ class HttpCall:
     async def write(self, reply: Message) -> bytes:
         """Return a reply as JSON."""
         # Python writes a large reply in tenths of a second, for which the loop must not stand still.
-        return await asyncio.to_thread(write_json, reply)
+        return await asyncio.get_running_loop().run_in_executor(_JSON_THREADS, write_json, reply)
 
     async def left(self) -> None:
         """Return when the caller has gone away."""
@@ -155,7 +164,8 @@ class HttpCall:
 async def _parsed(request_type: type[Message], payload: bytes) -> Message:
     """Return the message; its matrices come as lists where it does not ask for another encoding."""
     if len(payload) > _LARGE_BYTES:
-        request: Message = await asyncio.to_thread(parse_json, request_type, payload)
+        loop = asyncio.get_running_loop()
+        request: Message = await loop.run_in_executor(_JSON_THREADS, parse_json, request_type, payload)
     else:
         request = parse_json(request_type, payload)
     options = request

@@ -5,18 +5,23 @@ Requests are not logged, so no text of a user can reach a log from here.
 
 import asyncio
 import contextlib
+import ipaddress
+import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
-from service.errors import InvalidSettings, MethodUnknown
+from service.errors import InvalidSettings, MethodUnknown, PermissionDenied
 from service.http_connection import MOST_HEADER_BYTES, HttpConnection, Message, Receive, Send, security_headers
 from service.incoming import REQUEST_ID_HEADER, Refusal, accepted_request_id
 from service.json_api import refused
@@ -28,12 +33,13 @@ _STARTUP_POLL_SECONDS = 0.005
 _LAST_SECONDS = 1
 
 
-def create_app(is_ready: Callable[[], bool], routes: Sequence[BaseRoute] = ()) -> Starlette:
+def create_app(is_ready: Callable[[], bool], routes: Sequence[BaseRoute] = (), open_to_all: bool = True) -> Starlette:
     """Return the application of one listener.
 
     Args:
         is_ready: Whether new work is welcome; ``/readyz`` answers 200 or 503 accordingly.
         routes: What else is served.
+        open_to_all: Whether to answer whatever name the listener is called by; if not, only probes are.
     """
 
     async def healthz(request: Request) -> Response:
@@ -44,7 +50,10 @@ def create_app(is_ready: Callable[[], bool], routes: Sequence[BaseRoute] = ()) -
 
     probes = [Route("/healthz", healthz), Route("/readyz", readyz)]
     handlers = {HTTPException: _nothing_here, Exception: _broken}
-    return Starlette(routes=[*probes, *routes], exception_handlers=handlers)
+    middleware = [] if open_to_all else [Middleware(_AtHome, {probe.path for probe in probes})]
+    app = Starlette(routes=[*probes, *routes], middleware=middleware, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # a path is served or it is not
+    return app
 
 
 @contextlib.asynccontextmanager
@@ -113,6 +122,38 @@ class _Secured:
             await send(message)
 
         await self._app(scope, receive, send_secured)
+
+
+class _AtHome:
+    """An application that answers only who calls this machine by a name of its own, except at paths ``open_to_all``.
+
+    A page from elsewhere may let its own name mean 127.0.0.1 (DNS rebinding): to a browser, what it asks then is of the
+    same origin. The name that it was asked for is all that tells.
+    """
+
+    def __init__(self, app: ASGIApp, open_to_all: Container[str]) -> None:
+        self._app = app
+        self._open_to_all = open_to_all
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["path"] in self._open_to_all or _is_of_this_machine(Headers(scope=scope).get("host", "")):
+            await self._app(scope, receive, send)
+            return
+        message = (
+            "without credentials only this machine is served, under localhost, 127.0.0.1 or [::1], and the host asked "
+            "for has another name; behind a proxy that keeps strangers out, set INTERLINEAR_ALLOW_UNPROTECTED=true"
+        )
+        request_id = accepted_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
+        await refused(Refusal.of(PermissionDenied(message), request_id))(scope, receive, send)
+
+
+def _is_of_this_machine(host: str) -> bool:
+    """Return whether a ``host`` header, with a port or without, can only mean this machine."""
+    name = re.sub(r":[0-9]*$", "", host).lower()
+    try:
+        return name == "localhost" or ipaddress.ip_address(re.sub(r"^\[(.*:.*)\]$", r"\1", name)).is_loopback
+    except ValueError:
+        return False
 
 
 async def _nothing_here(request: Request, error: Exception) -> Response:

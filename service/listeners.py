@@ -33,6 +33,9 @@ class Addresses(NamedTuple):
 class Listeners:
     """The listeners of one process; its methods belong to one event loop.
 
+    Attributes:
+        lost: Whether a server accepts no more calls, though nobody stopped it; nothing is ready then.
+
     Args:
         gate: What every call passes.
         settings: Addresses and sizes.
@@ -47,6 +50,7 @@ class Listeners:
         self._models_ready = models_ready
         self._servers: list[GrpcServer] = []
         self._welcoming = False
+        self.lost = False
 
     @contextlib.asynccontextmanager
     async def bound(self, registry: CollectorRegistry) -> AsyncIterator[Addresses]:
@@ -102,10 +106,13 @@ class Listeners:
         await asyncio.gather(*(server.stop() for server in self._servers))
         return given_up
 
+    def _lose(self) -> None:
+        self.lost = True
+
     def _bind(self, face: Face) -> str:
         certificates = self._access.certificates
         credentials = certificates.grpc_credentials() if certificates else None
-        server = create_server(self._gate, face, self._settings, credentials)
+        server = create_server(self._gate, face, self._settings, credentials, self._lose)
         self._servers.append(server)
         return _with_port(getattr(self._settings, face.setting), server.port)
 
@@ -113,11 +120,20 @@ class Listeners:
     async def _running(self, setting: str, routes: Sequence[BaseRoute]) -> AsyncIterator[str]:
         certificates, address = self._access.certificates, getattr(self._settings, setting)
         security = certificates.ssl_context() if certificates else None
-        async with running(create_app(self._is_ready, routes), address, setting, security) as port:
+        app = create_app(self._is_ready, routes, open_to_all=not _is_guarded_by_loopback_alone(self._settings))
+        async with running(app, address, setting, security) as port:
             yield _with_port(address, port)
 
     def _is_ready(self) -> bool:
-        return self._welcoming and self._models_ready()
+        return self._welcoming and not self.lost and self._models_ready()
+
+
+def _is_guarded_by_loopback_alone(settings: Settings) -> bool:
+    """Return whether the address is all that keeps strangers out.
+
+    A page of another name has no key to send, and no certificate for its name.
+    """
+    return settings.credentials is None and settings.tls_certificate is None and not settings.allow_unprotected
 
 
 def _with_port(address: str, port: int) -> str:

@@ -16,6 +16,8 @@ from structlog.typing import Processor
 from service.settings import Settings
 from service.tracing import current_trace_id
 
+_GRPC = "grpc._cython.cygrpc"
+
 
 def configure(settings: Settings) -> None:
     """Log as ``settings`` say, from now on, in this process."""
@@ -44,6 +46,7 @@ def configure(settings: Settings) -> None:
             processors=[remove, *last], foreign_pre_chain=[*first, structlog.stdlib.add_logger_name]
         )
     )
+    of_libraries.addFilter(_is_harmless)
     # Libraries are heard from warnings on: what they do meanwhile is their business.
     logging.basicConfig(handlers=[of_libraries], level=max(level, logging.WARNING), force=True)
     logging.captureWarnings(True)
@@ -57,6 +60,11 @@ def bound(**fields: str) -> AbstractContextManager[None]:
 def about(**fields: str) -> None:
     """Let every event that is logged from here on in this call carry ``fields``; its task ends with the call."""
     structlog.contextvars.bind_contextvars(**fields)
+
+
+def _is_harmless(record: logging.LogRecord) -> bool:
+    """Return whether nothing of a caller is in a record: gRPC logs headers that are not UTF-8, a key too."""
+    return not (record.name == _GRPC and record.msg.startswith("Invalid encoding"))
 
 
 def _with_trace_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -59,9 +59,9 @@ class Translator:
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
-        self.intake = Intake(tokenizer, manifest.limits)
-        self._aligner = Aligner(manifest, reverse)
         self._norms = Norms.of(manifest)
+        self.intake = Intake(tokenizer, manifest.limits, self._norms.length_ratio)
+        self._aligner = Aligner(manifest, reverse)
         self._scheduler = scheduler
         self._metrics = metrics
         self._turn = asyncio.Lock()  # to tokenize
@@ -212,6 +212,7 @@ class Translator:
             target_ids=best.token_ids,
             log_probability=best.log_probability,
             attention_weights=traces[0].attention_weights if traces else None,
+            cut_off=best.finish_reason == "max_length",
         )
         return replace(answer, translation=replace(answer.translation, suspicions=suspicions(evidence, self._norms)))
 

@@ -67,7 +67,7 @@ def parse_json(request_type: type[Request], payload: bytes) -> Request:
     except UnicodeDecodeError:
         raise TextInvalid("", "the body is not valid UTF-8; convert it before sending it") from None
     except (ValueError, RecursionError) as error:
-        place = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        place = _place(error) if isinstance(error, json.JSONDecodeError) else ""
         raise MessageInvalid("", f"the body is not JSON{place}; send one object, and no key twice in it") from None
     if not isinstance(fields, dict):
         raise MessageInvalid("", "the body is JSON, but not an object")
@@ -83,6 +83,11 @@ def write_json(message: Message) -> bytes:
     """Return ``message`` as JSON in UTF-8, without spaces."""
     fields = json_format.MessageToDict(message)
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _place(error: json.JSONDecodeError) -> str:
+    """Return where JSON is torn; its only line has no number, for it may be one of a body of many messages."""
+    return f" at line {error.lineno}, column {error.colno}" if "\n" in error.doc else f" at column {error.colno}"
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

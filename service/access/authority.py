@@ -109,9 +109,11 @@ class Authority:
             self._credentials = parse_credentials(seen, f"the credentials file {self._file}")
         except InvalidSettings as error:
             self._metrics.access.credential_reloads.labels("refused").inc()
+            self._metrics.access.credentials_refused.set(1)
             _log.error("credentials not reloaded; those read before stay in force", faults=str(error))
         else:
             self._metrics.access.credential_reloads.labels("loaded").inc()
+            self._metrics.access.credentials_refused.set(0)
             _log.info("credentials reloaded", principals=len(self._credentials))
 
     def _refused(self, error: ServiceError) -> ServiceError:

@@ -105,9 +105,11 @@ class Certificates:
             self._identity = self._checked(seen)
         except InvalidSettings as error:
             self._metrics.access.certificate_reloads.labels("refused").inc()
+            self._metrics.access.certificate_refused.set(1)
             _log.error("certificate not reloaded; the one read before stays in use", faults=str(error))
         else:
             self._metrics.access.certificate_reloads.labels("loaded").inc()
+            self._metrics.access.certificate_refused.set(0)
             _log.info("certificate reloaded", expires=datetime.fromtimestamp(self._identity.expires, UTC).isoformat())
 
     def _checked(self, files: _Files | str) -> _Identity:

@@ -22,6 +22,7 @@ from service.commands.command_line import (
     drop_output,
     secure,
     tell,
+    unusable,
 )
 from service.commands.explain import explain
 from service.commands.keys import keys
@@ -38,6 +39,11 @@ _UNREACHABLE_CODES = {
     grpc.StatusCode.UNIMPLEMENTED,
 }
 
+_HOW_TO_COME_IN = (
+    "; before the command's name, say who you are: --key-file (or INTERLINEAR_KEY_FILE, or INTERLINEAR_KEY), or "
+    "--certificate and --certificate-key"
+)
+
 app = typer.Typer(
     callback=secure,
     help="Translate, and see why the translation has the shape it has.",
@@ -52,14 +58,14 @@ def main() -> None:
     try:
         app()
     except CallFailed as failure:
-        tell(str(failure))
+        tell(f"{failure}{_HOW_TO_COME_IN if failure.reason == 'CREDENTIALS_MISSING' else ''}")
         sys.exit(UNREACHABLE if failure.code in _UNREACHABLE_CODES else REFUSED)
     except BrokenPipeError:  # the reader of our output has seen enough
         drop_output()
         sys.exit(REFUSED)
     except (OSError, Unusable) as error:
         drop_output()
-        tell(str(error) or type(error).__name__)
+        tell(unusable(error) if isinstance(error, OSError) else str(error))
         sys.exit(UNUSABLE)
 
 

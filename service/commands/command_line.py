@@ -54,6 +54,10 @@ def secure(
     certificate_key: Annotated[
         Path | None, typer.Option(envvar="INTERLINEAR_CLIENT_CERTIFICATE_KEY", help="PEM of its private key.")
     ] = None,
+    tls_server_name: Annotated[
+        str | None,
+        typer.Option(envvar="INTERLINEAR_TLS_SERVER_NAME", help="Name in its certificate, if not the address's."),
+    ] = None,
     key_file: Annotated[
         Path | None,
         typer.Option(envvar="INTERLINEAR_KEY_FILE", help="File of an API key; INTERLINEAR_KEY may be the key itself."),
@@ -65,8 +69,24 @@ def secure(
         key if key_file is None else key_file.read_text().strip(),
         tls,
         *(None if file is None else file.read_bytes() for file in (tls_authority, certificate, certificate_key)),
+        server_name=tls_server_name,
     )
     _security.set(security)
+
+
+def unusable(error: OSError) -> str:
+    """Return what is wrong with a file, and what to do."""
+    if error.filename is None:
+        return str(error) or type(error).__name__
+    name = os.fsdecode(error.filename)
+    match error:
+        case FileNotFoundError():
+            return f"there is no {name}; check its name, and the folder that it is in"
+        case IsADirectoryError():
+            return f"{name} is a folder; name a file"
+        case PermissionError():
+            return f"{name} is not open to you; ask its owner, or name another"
+    return f"{name} cannot be used: {error.strerror}"
 
 
 def connected(connection: Connection) -> Client:

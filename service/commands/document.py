@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TimeRemai
 
 from service.client import CallFailed, Client, failure
 from service.commands.command_line import Connection, Unusable, ask, tell
-from service.commands.terminal import doubts
+from service.commands.terminal import cut_off, doubts
 from service.pb import interlinear_pb2 as pb
 
 STANDARD_INPUT = Path("-")
@@ -34,13 +34,16 @@ def translate_file(connection: Connection, options: pb.DocumentOptions, file: Pa
 
     Raises:
         OSError: A file cannot be read or written.
-        Unusable: The document is not UTF-8, or the service cannot go on with it after a connection broke.
+        Unusable: The document is not UTF-8, or is to be written over, or the service cannot go on with it after a
+            connection broke.
         CallFailed: The service refused the whole document, or could not be reached any more.
     """
+    if output is not None and output.exists() and file != STANDARD_INPUT and output.samefile(file):
+        raise Unusable(f"--output {output} is the document itself, which would be lost; name another file")
     content = _content(file)
     job = _Job(content, options)
     try:
-        with _destination(output) as written, _progress(output) as progress:
+        with _destination(output, job) as written, _progress(output) as progress:
             bar = progress.add_task("", total=len(content))
             ask(connection, lambda client: job.translate(client, written, progress, bar))
     finally:  # what there is to say of the part that was translated, also where the rest could not be
@@ -53,11 +56,13 @@ class _Job:
     """A document being translated.
 
     Attributes:
-        refused: Sentences left in their language.
+        sentences: Written so far.
+        refused: Those left in their language.
         remarks: What to tell of sentences, in their order.
     """
 
     def __init__(self, content: bytes, options: pb.DocumentOptions) -> None:
+        self.sentences = 0
         self.refused = 0
         self.remarks: list[str] = []
         self._content = content
@@ -82,6 +87,7 @@ class _Job:
             between = sentence.before or _space_after(last)
             last = translated
             output.write((between + translated).encode())
+            self.sentences += 1
             output.flush()  # whoever reads along gets each sentence when it is there
             progress.update(bar, completed=done)
 
@@ -91,6 +97,8 @@ class _Job:
         if sentence.WhichOneof("result") == "translation":
             if self._options.guard and (said := doubts(sentence.translation.suspicions)):
                 self.remarks.append(f"line {_line(self._content, start)} is suspicious: {said}")
+            elif said := cut_off(sentence.translation):
+                self.remarks.append(f"line {_line(self._content, start)}: {said}")
             return str(sentence.translation.hypotheses[0].text)
         error: CallFailed = failure(sentence.error)
         if error.reason != "SOURCE_EMPTY":  # a sentence of invisible characters says nothing in any language
@@ -136,7 +144,7 @@ def _space_after(translated: str) -> str:
 
 
 @contextlib.contextmanager
-def _destination(output: Path | None) -> Iterator[IO[bytes]]:
+def _destination(output: Path | None, job: _Job) -> Iterator[IO[bytes]]:
     """Yield where to write: standard output, or a file beside ``output`` that takes its place when it is whole."""
     if output is None:
         yield sys.stdout.buffer
@@ -144,12 +152,18 @@ def _destination(output: Path | None) -> Iterator[IO[bytes]]:
     output = output.resolve()  # a link stays one
     if output.exists() and not output.is_file():
         raise Unusable(f"{output} is no file; leave --output out to write to standard output")
+    if not output.parent.is_dir():
+        raise Unusable(f"there is no folder {output.parent}; make it, or name a file in another")
     partial = output.with_name(f"{output.name}.partial")
     with partial.open("wb") as file:
         try:
             yield file
-        except BaseException:
-            tell(f"what was translated by then is in {partial}")
+        except BaseException:  # Ctrl-C too
+            if job.sentences:
+                what = f"the translation of the first {job.sentences} sentences"
+                tell(f"the document is not done: {what} is in {partial}; {output} is as it was")
+            else:
+                partial.unlink()
             raise
     os.replace(partial, output)
 

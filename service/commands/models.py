@@ -30,7 +30,7 @@ _ADMIN_ADDRESS = typer.Option(
     "--address", envvar="INTERLINEAR_ADMIN_GRPC_ADDRESS", help="Where administrators are served, host:port."
 )
 AdminAddress = Annotated[str, _ADMIN_ADDRESS]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model, without version.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model, or NAME@VERSION.")]
 
 
 @models.callback(invoke_without_command=True)
@@ -72,19 +72,31 @@ def activate(
     timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Let a loaded version answer requests that name no version; without VERSION, go back to the one before."""
+    name, version = _of_version(name, version)
     _told(_asked(address, timeout, lambda client: client.activate_model(name, version)), json)
 
 
 @models.command()
 def unload(
     name: Name,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Of the model; not the active one.")],
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="Of the model; not the active one.")] = "",
     address: AdminAddress = _DEFAULT_ADMIN_ADDRESS,
     timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Unload a version once the calls that use it are answered."""
+    name, version = _of_version(name, version)
+    if not version:
+        raise typer.BadParameter(f"say which version of {name} to unload: {name}@VERSION")
     _asked(address, timeout, lambda client: client.unload_model(name, version))
     print_line(f"unloaded {name}@{version}")
+
+
+def _of_version(name: str, version: str) -> tuple[str, str]:
+    """Return name and version of a model, whether they came as two arguments or as NAME@VERSION."""
+    bare, at, named = name.partition("@")
+    if at and version not in ("", named):
+        raise typer.BadParameter(f"{name} names a version, and {version} another; give one of them")
+    return bare, named or version
 
 
 def _asked(address: str, timeout: float, call: Callable[[Client], Awaitable[Reply]]) -> Reply:

@@ -69,6 +69,13 @@ def doubts(suspicions: Iterable[pb.Suspicion]) -> str:
     return "; ".join(suspicion.message for suspicion in suspicions)
 
 
+def cut_off(translation: pb.Translation) -> str:
+    """Return that a translation ends where it was as long as it may be; empty if its end is its end."""
+    if translation.hypotheses[0].finish_reason != pb.FINISH_REASON_MAX_LENGTH:
+        return ""
+    return doubts(found for found in translation.suspicions if found.reason == pb.SUSPICION_REASON_LENGTH)
+
+
 def model_view(model: pb.Model) -> RenderableType:
     """Return what a person wants to know of a model."""
     grid = Table.grid(padding=(0, 2))

@@ -27,7 +27,7 @@ from service.commands.command_line import (
 )
 from service.commands.document import translate_file
 from service.commands.lines import in_order, with_progress
-from service.commands.terminal import doubts
+from service.commands.terminal import cut_off, doubts
 from service.pb import interlinear_pb2 as pb
 
 LengthPenalty = Annotated[float | None, typer.Option("--length-penalty", help="Exponent of the length, 0 to 5.")]
@@ -65,7 +65,8 @@ def translate(
 ) -> None:
     """Translate texts, a file, or standard input: one line in, one line out, in order; an empty line stays empty.
 
-    A line that is refused leaves an empty line, its reason on standard error, and exit code 1.
+    A line that is refused leaves an empty line, its reason on standard error, and exit code 1. Where a translation was
+    cut off, because it is as long as one may be, that is told there too.
 
     With --document, translate a text file as a whole: in sentences, and all that stands between them is kept as it is.
     A connection that breaks is taken up again. A sentence that is refused stays in its language, with its line and
@@ -134,6 +135,8 @@ async def _translate_lines(client: Client, template: pb.TranslateRequest, lines:
             print_line(outcome.hypotheses[0].text)
             if template.guard and (said := doubts(outcome.suspicions)):
                 tell(f"line {number} is suspicious: {said}")
+            elif said := cut_off(outcome):
+                tell(f"line {number}: {said}")
             continue
         if not outcome.field.startswith("text"):
             raise outcome

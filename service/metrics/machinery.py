@@ -88,6 +88,7 @@ class ModelMetrics(Family):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         self.loads = self.counter("model_loads", "Bundles that were to be loaded (loaded, refused).", "result")
+        self.refused = self.gauge("bundles_refused", "Bundles in the folder of models that are not loaded for a fault.")
         self.load_seconds = self.histogram(
             "bundle_load_duration_seconds", "Time from finding a bundle to its model being ready.", SECONDS
         )

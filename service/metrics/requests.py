@@ -54,8 +54,14 @@ class AccessMetrics(Family):
         self.credential_reloads = self.counter(
             "credential_reloads", "Times the credentials were read again (loaded, refused).", "result"
         )
+        self.credentials_refused = self.gauge(
+            "credentials_refused", "1 while the credentials file is of no use and those read before stay in force, else 0."
+        )
         self.certificate_reloads = self.counter(
             "certificate_reloads", "Times the certificate was read again (loaded, refused).", "result"
+        )
+        self.certificate_refused = self.gauge(
+            "certificate_refused", "1 while the certificate's files are of no use and those read before stay, else 0."
         )
         self.certificate_expiry = self.gauge(
             "certificate_expiry_timestamp_seconds", "Unix time at which the certificate in use ends; 0 without TLS."

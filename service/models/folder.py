@@ -29,6 +29,10 @@ from service.settings import EMBEDDED_BUNDLE, Settings
 _log = structlog.get_logger()
 
 
+class _RefusedForNow(BundleRefused):
+    """There is no room for a bundle, or its name is taken: that may change when another model goes."""
+
+
 class ModelFolder:
     """Keeps what is loaded in step with a folder, and does what administrators ask; it belongs to one event loop.
 
@@ -53,7 +57,8 @@ class ModelFolder:
         self._reverse = reverse
         self._turn = asyncio.Lock()  # one bundle is examined and loaded at a time
         self._tried: dict[str, Signature] = {}  # by subfolder: what was loaded or refused
-        self._refused: set[str] = set()
+        self._refused: set[str] = set()  # subfolders whose bundle, as it stands there, is not loaded
+        self._waiting: set[str] = set()  # those of them that may do once another model has gone
         self._holds: dict[str, ServedModel] = {}  # what was loaded from a subfolder last
         self._seen: dict[str, Signature] = {}  # at the last look
         self._gone: list[ServedModel] = []  # whose subfolder was, at the last look; the service's last model stays
@@ -81,6 +86,7 @@ class ModelFolder:
                     "INTERLINEAR_MODELS" if root else "INTERLINEAR_MODELS, which is not set, so nothing can be loaded"
                 )
                 raise ModelNotFound(f"there is no bundle in a folder of that name in {where}")
+            self._forget_gone(found)
             return await self._load_named(root, name, found[name])
 
     def activate(self, name: str, version: str) -> Activated:
@@ -158,15 +164,22 @@ class ModelFolder:
 
     async def _load_named(self, root: Path, name: str, signature: Signature) -> Activated:
         self._tried[name] = signature
+        self._waiting.discard(name)
         try:
             activated = await self._load(root / name)
         except BundleRefused as error:
+            self._metrics.models.loads.labels("refused").inc()
             self._refused.add(name)
+            if isinstance(error, _RefusedForNow):
+                self._waiting.add(name)
             _log.warning("bundle refused", folder=name, reason=str(error))
             raise ModelRefused(str(error)) from error
-        self._refused.discard(name)
-        self._holds[name] = activated.model
-        return activated
+        else:
+            self._refused.discard(name)
+            self._holds[name] = activated.model
+            return activated
+        finally:
+            self._metrics.models.refused.set(len(self._refused))
 
     async def _load(self, folder: Path) -> Activated:
         """Have the bundle in ``folder`` examined, load it and let it answer.
@@ -183,12 +196,10 @@ class ModelFolder:
             with self.models.expected(bundle.manifest.qualified_name):
                 model = await load(bundle, self._settings, self._metrics, self._reverse_of(bundle.manifest))
                 activated = self.models.add(model)
-        except (OSError, MemoryError) as error:  # of this process, not of the bundle; it is refused all the same
-            metrics.loads.labels("refused").inc()
-            raise BundleRefused(f"{folder} cannot be loaded now: {error}") from error
-        except StartupError as error:
-            metrics.loads.labels("refused").inc()
-            raise BundleRefused(str(error)) from error
+        except BundleRefused:
+            raise
+        except (OSError, MemoryError, StartupError) as error:  # of this process or its device, not of the bundle
+            raise _RefusedForNow(f"{folder} cannot be loaded now: {error}") from error
         seconds = time.perf_counter() - started
         metrics.loads.labels("loaded").inc()
         metrics.load_seconds.observe(seconds)
@@ -207,12 +218,12 @@ class ModelFolder:
         others = [*self.models.listed(), *([self._reverse] if self._reverse else [])]
         for other in others:
             if other.manifest.qualified_name == name and other.folder != folder and holds_bundle(other.folder):
-                raise BundleRefused(
+                raise _RefusedForNow(
                     f"{folder} is called {name}, as is the bundle in {other.folder}; give one of them another version"
                 )
         budget, loaded = self._settings.models_memory_bytes, self.models.size_bytes
         if budget and loaded + examined.size_bytes > budget:
-            raise BundleRefused(
+            raise _RefusedForNow(
                 f"{folder} has {examined.size_bytes} bytes and what is loaded has {loaded}; together "
                 f"INTERLINEAR_MODELS_MEMORY_BYTES allows {budget}. Unload a version first"
             )
@@ -239,8 +250,14 @@ class ModelFolder:
                     self._remove(model.manifest.bundle_id, model.manifest.version, folder_is_gone=True)
                 except ModelInUse as error:
                     self._tell_once(f"{model.folder} is gone. {error}")
+        self._forget_gone(found)
+
+    def _forget_gone(self, found: Mapping[str, Signature]) -> None:
         for name in self._tried.keys() - found.keys():
             del self._tried[name]
+        self._waiting &= found.keys()
+        self._refused &= found.keys()
+        self._metrics.models.refused.set(len(self._refused))
 
     def _remove(self, name: str, version: str, folder_is_gone: bool) -> None:
         self.models.remove(name, version, folder_is_gone)
@@ -248,10 +265,10 @@ class ModelFolder:
         self._retry_refused()
 
     def _retry_refused(self) -> None:
-        """Have what was refused tried once more: there may be room for it now, or its name may be free."""
-        for name in self._refused:
+        """Have what was refused for the others' sake tried once more; what is damaged stays so until it changes."""
+        for name in self._waiting:
             self._tried.pop(name, None)
-        self._refused.clear()
+        self._waiting.clear()
 
     def _tell_once(self, trouble: str) -> None:
         if trouble not in self._told:

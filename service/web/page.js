@@ -5,6 +5,7 @@ import { drawEdition, light } from "./edition.js";
 import { drawCross, drawMatrix, drawShowOptions, views } from "./matrix.js";
 import { drawComponents, drawShares } from "./parts.js";
 import { notesOf, readExplanation } from "./reading.js";
+import { useKey } from "./service.js";
 import { $, embedded, state } from "./state.js";
 import { figure, knows, languageName, quoted, say, sayAll } from "./text.js";
 import { drawWhatIf } from "./what-if.js";
@@ -127,11 +128,32 @@ export function drawFailure({ message, reason, retrySeconds }) {
   const transient = ["QUEUE_FULL", "DRAINING", "ENGINE_UNREADY", "DEADLINE_PASSED"].includes(reason);
   const generic = say(transient ? "adviceLater" : "advice");
   const known = knows(reason) ? say(reason) : generic;
+  const wantsKey = reason.startsWith("CREDENTIALS_");
   $("failure").replaceChildren(
     h("h2", {}, say("errorTitle")),
     h("p", { dir: "auto" }, reason === "UNREACHABLE" ? "" : message, reason ? h("code", {}, reason) : null),
     h("p", {}, retrySeconds ? say("adviceRetry", { seconds: Math.ceil(retrySeconds) }) : known),
-    h("button", { type: "button", click: () => state.retry() }, say("again")),
+    wantsKey ? keyForm() : h("button", { type: "button", click: () => state.retry() }, say("again")),
   );
   $("failure").hidden = false;
+  if (wantsKey) $("key").focus();
+}
+
+/** Where a reader types a key, for a service that asks for one. */
+function keyForm() {
+  const field = { id: "key", type: "password", autocomplete: "off", required: true, pattern: "\\s*[!-~]+\\s*" };
+  return h(
+    "form",
+    { class: "actions", submit: useTyped },
+    h("label", {}, `${say("key")} `, h("input", field)),
+    h("button", { type: "submit" }, say("useKey")),
+    h("span", { class: "help" }, say("keyHelp")),
+  );
+}
+
+async function useTyped(event) {
+  event.preventDefault();
+  useKey($("key").value);
+  await state.retry();
+  if ($("failure").hidden) $("text").focus();
 }

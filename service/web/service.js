@@ -9,6 +9,12 @@ export class CallFailed extends Error {
 }
 
 const running = new Map();
+let apiKey = ""; // nowhere but here: a reload forgets it
+
+/** Send `key` with every call from now on. */
+export function useKey(key) {
+  apiKey = key.trim();
+}
 
 /** Stop what runs on a channel: its answer is no longer wanted. */
 export function stop(channel) {
@@ -37,8 +43,11 @@ export async function call(channel, path, request) {
 }
 
 async function fetched(path, request, signal) {
-  const post = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(request) };
-  const response = await fetch(`v1/${path}`, { ...(request ? post : {}), signal });
+  const headers = {};
+  if (apiKey) headers.authorization = `Bearer ${apiKey}`;
+  if (request) headers["content-type"] = "application/json";
+  const post = request ? { method: "POST", body: JSON.stringify(request) } : {};
+  const response = await fetch(`v1/${path}`, { ...post, headers, signal });
   const reply = await response.json().catch(() => null);
   if (!response.ok || reply === null) throw failureOf(reply, response);
   return reply;

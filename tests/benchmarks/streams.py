@@ -7,9 +7,9 @@ first text is told, until all of it is, and the share of it told before its end.
 several sizes: sentences a second, and how long a single sentence takes while a document is being translated.
 """
 
+import argparse
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -86,4 +86,8 @@ async def main(file: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 200))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lines", metavar="LINES.txt", type=Path, help="sentences, one a line")
+    parser.add_argument("sentences", metavar="SENTENCES", type=int, nargs="?", default=200, help="of them, the first")
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.lines, arguments.sentences))

@@ -4,11 +4,14 @@ A conversation is what one connection says: parts, with pauses between them, and
 RFC 9113; floods and resets are the attacks that servers have been taken down with.
 """
 
+import itertools
 import random
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from tests.reliability.mutations import MARKER
 
 Chance: TypeAlias = random.Random
 
@@ -47,6 +50,15 @@ def for_grpc(chance: Chance) -> Conversation:
     """Return something to say to the port of gRPC."""
     make = chance.choice(_FOR_GRPC)
     return Conversation(make.__name__.strip("_"), make(chance), *_ending(chance))
+
+
+def calls(path: str, count: int = 1) -> bytes:
+    """Return calls of one connection to ``path``, a byte a character; each but the last is given up at once."""
+    block = _headers((":path", path))
+    numbers = range(1, 2 * count, 2)
+    begun = [_frame(_HEADERS, _END_HEADERS | _END_STREAM, number, block) for number in numbers]
+    resets = [_frame(_RST_STREAM, 0, number, struct.pack(">I", 8)) for number in numbers[:-1]]
+    return b"".join(_begin(*(frame for pair in itertools.zip_longest(begun, resets, fillvalue=b"") for frame in pair)))
 
 
 def for_http(chance: Chance) -> Conversation:
@@ -180,7 +192,7 @@ def _odd_call_headers(chance: Chance) -> list[bytes]:
                 for value in ("00-0-0-0", "ff-" + "f" * 60, "00-" + "0" * 32 + "-" + "0" * 16 + "-01")
             ),
             *(("te", ""), (":scheme", "gopher"), ("Upper", "case"), ("x-request-id", "\r\nx: y"), (":unknown", "1")),
-            *(("grpc-trace-bin", "%%%"), ("x-api-key", "\xff\xfe"), ("connection", "close"), ("", "empty")),
+            *(("grpc-trace-bin", "%%%"), ("x-api-key", "\xff\xfe" + MARKER), ("connection", "close"), ("", "empty")),
         )
     )
     return _begin(_frame(_HEADERS, 4, 1, _headers(changes)), _frame(_DATA, 1, 1, b"\x00\x00\x00\x00\x00"))
@@ -254,7 +266,7 @@ def _bad_http_headers(chance: Chance) -> list[bytes]:
     keys = (
         b"authorization: Bearer",
         b"authorization: \xff\xfe",
-        b"x-api-key: " + b"k" * 9_000,
+        b"x-api-key: \xff" + MARKER.encode() * 999,
         b"traceparent: 00-zz-zz-zz",
     )
     many = b"\r\n".join(b"x-%d: y" % number for number in range(2_000))

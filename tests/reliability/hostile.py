@@ -3,6 +3,7 @@
 Every kind of damage is a function that changes a bundle's folder by a source of randomness; equal seeds, equal bundles.
 """
 
+import copy
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_pb
 
 from bundle import manifest as manifests
@@ -53,7 +55,7 @@ def manifest_values(folder: Path, chance: random.Random) -> None:
     """Change one to three values of the manifest."""
     content = json.loads((folder / MANIFEST_FILE).read_bytes())
     for _ in range(chance.randint(1, 3)):
-        places = list(_places(content))
+        places = list(_places(content)) or [({"": 0}, "")]
         container, key = chance.choice(places)
         what = chance.randrange(4)
         if what == 0 and isinstance(container, dict):
@@ -62,8 +64,7 @@ def manifest_values(folder: Path, chance: random.Random) -> None:
             container[chance.choice(_TEXTS)[:50]] = container[key]
         elif what == 2:
             other, place = chance.choice(places)
-            container[key] = other.get(place) if isinstance(other, dict) else other[min(place, len(other) - 1)]
-            content = json.loads(json.dumps(content))
+            container[key] = copy.deepcopy(other[place])
         else:
             container[key] = chance.choice([*_NUMBERS, 2**64, 1e300, *_TEXTS, None, True, [], {}, [[]] * 3, {"a": {}}])
     (folder / MANIFEST_FILE).write_text(json.dumps(content))
@@ -208,11 +209,10 @@ def tokenizer_fields(folder: Path, chance: random.Random) -> None:
     model = sentencepiece_pb.ModelProto.FromString(file.read_bytes())  # type: ignore[attr-defined]
     for _ in range(chance.randint(1, 3)):
         if chance.random() < 0.3:
-            rules = bytearray(model.normalizer_spec.precompiled_charsmap)
+            rules = bytearray(model.normalizer_spec.precompiled_charsmap) or bytearray(8)
             for _ in range(chance.choice([1, 8, 200])):
-                rules[chance.randrange(len(rules)) if chance.random() < 0.5 else chance.randrange(64)] = (
-                    chance.randrange(256)
-                )
+                place = chance.randrange(len(rules) if chance.random() < 0.5 else min(64, len(rules)))
+                rules[place] = chance.randrange(256)
             model.normalizer_spec.precompiled_charsmap = bytes(rules[: chance.choice([len(rules), 3, 5000])])
         else:
             _change_field(model, chance)
@@ -275,7 +275,14 @@ def tables_values(folder: Path, chance: random.Random) -> None:
         values[:] = values.max() if values.dtype == np.float16 else 2**32 - 1
     changed = replace(side, **{array: values})
     spoiled = replace(found, encoder=changed) if side is found.encoder else replace(found, decoder=changed)
-    tables.write(folder / TABLES_FILE, spoiled)
+    arrays = {
+        f"{name}_{array}": np.ascontiguousarray(getattr(side, array))
+        for name, side in (("encoder", spoiled.encoder), ("decoder", spoiled.decoder))
+        for array in ("temporal", "temporal_counts", "input_driven", "input_counts")
+    }
+    origin = {"id": spoiled.id, "corpus": spoiled.corpus, "sentences": spoiled.sentences}
+    notes = {**origin, "minimum_count": spoiled.minimum_count, "digest": spoiled.digest}
+    save_file(arrays, folder / TABLES_FILE, {"interlinear": json.dumps(notes)})
     manifest = manifests.read(folder)
     info = TablesInfo(spoiled.id, spoiled.digest, spoiled.corpus, spoiled.sentences, spoiled.minimum_count)
     manifests.write(folder, replace(manifest, files=manifests.file_digests(folder), tables=info))

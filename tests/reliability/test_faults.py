@@ -6,7 +6,6 @@ from tests.reliability import faults, model_faults, process_faults
 from tests.reliability.stage import scene_of
 
 SOME = (
-    process_faults.engine_raises,
     process_faults.engine_hangs,
     process_faults.terminated,
     model_faults.bundle_damaged,

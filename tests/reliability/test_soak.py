@@ -8,7 +8,7 @@ from tests.reliability.soak import Load, Soak, bars, memory_windows
 
 @pytest.mark.slow
 async def test_a_mixed_load_with_callers_who_leave_ends_with_every_gauge_at_zero(tiny_bundle: Path) -> None:
-    soaked = Soak(Load(callers=24, requests=800, seconds=20.0, seed=1, questions=60))
+    soaked = Soak(Load(callers=24, requests=500, seconds=20.0, seed=1, questions=60))
     with running(tiny_bundle, THREADS="1") as service:
         await soaked.run(service)
         found = bars(soaked, service)

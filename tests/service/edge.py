@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,11 +100,19 @@ class ServiceProcess:
 
 
 @contextlib.contextmanager
-def service_process(bundle: Path, **settings: str) -> Iterator[ServiceProcess]:
-    """Run ``python -m service`` on ``bundle`` while the context lasts; settings by name, in capitals."""
+def service_process(
+    bundle: Path, arguments: Sequence[str] = ("-m", "service"), **settings: str
+) -> Iterator[ServiceProcess]:
+    """Run ``python -m service`` on ``bundle`` while the context lasts; settings by name, in capitals.
+
+    Args:
+        bundle: What to serve.
+        arguments: Of Python, where it is to run something around the service.
+        settings: Besides those.
+    """
     given = {name.upper(): "127.0.0.1:0" for name in ADDRESSES} | {"BUNDLE": str(bundle), "THREADS": "1"}
     environment = os.environ | {f"INTERLINEAR_{name}": value for name, value in (given | settings).items()}
-    command = [sys.executable, "-m", "service"]
+    command = [sys.executable, *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None

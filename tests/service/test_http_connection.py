@@ -118,6 +118,19 @@ async def test_what_is_not_http_is_answered_with_a_status_and_the_headers_that_p
     writer.close()
 
 
+@pytest.mark.parametrize("body", [b"no chunk at all\r\n", b"3\r\nabcd\r\n"])
+@pytest.mark.parametrize("path", [b"/large", b"/healthz", b"/nothing"])
+async def test_a_body_that_breaks_its_own_rules_before_an_answer_is_refused_and_nothing_is_logged(
+    port: int, path: bytes, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + body)
+    assert (await until_closed(reader)).startswith(b"HTTP/1.1 400")
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert not caplog.records
+
+
 async def test_a_body_that_breaks_its_own_rules_amid_an_answer_only_ends_the_connection(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:

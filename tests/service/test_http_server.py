@@ -3,6 +3,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service.errors import InvalidSettings
 from service.http_server import create_app, running
@@ -41,6 +44,17 @@ async def test_readiness_follows_the_service_and_liveness_does_not(http: httpx.A
 async def test_nothing_else_is_served(http: httpx.AsyncClient, method: str, path: str, code: int) -> None:
     response = await http.request(method, path)
     assert reason_and_field(response) == (code, "METHOD_UNKNOWN", "")
+
+
+async def test_a_path_with_a_slash_too_many_is_not_there_and_leads_nowhere() -> None:
+    async def name(request: Request) -> Response:
+        return Response(request.path_params["name"])
+
+    app = create_app(lambda: True, [Route("/names/{name}", name)])
+    async with running(app, "127.0.0.1:0") as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        assert (await http.get("/names/a")).text == "a"
+        for path in ("/names/a/", "/names/a%2f", "/readyz/"):
+            assert reason_and_field(await http.get(path)) == (404, "METHOD_UNKNOWN", "")
 
 
 async def test_the_port_is_free_again_after_the_context(service: Readiness) -> None:

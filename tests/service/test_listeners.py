@@ -92,6 +92,53 @@ async def test_metrics_are_for_those_who_run_the_service(service: Served, http: 
     assert preferred.text.endswith("# EOF\n")
 
 
+HERE = ("localhost", "LOCALHOST:1", "127.0.0.1", "127.9.8.7:8080", "[::1]:8080", "[::1]")
+ELSEWHERE = (
+    "evil.example",
+    "evil.example:8080",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "10.0.0.1",
+    "[::2]",
+)
+
+
+@pytest.mark.parametrize("listener", ["http_address", "admin_http_address"])
+async def test_without_credentials_only_names_of_this_machine_are_answered(
+    service: Served, http: httpx.AsyncClient, listener: str
+) -> None:
+    url = f"http://{getattr(service, listener)}"
+    body = {"name": "tiny", "version": "9"}
+    for host in (*HERE, *ELSEWHERE):
+        headers = {"host": host}
+        probe = await http.get(f"{url}/readyz", headers=headers)
+        answers = [
+            await http.get(url, headers=headers),
+            await http.get(f"{url}/metrics", headers=headers),
+            await http.post(f"{url}/v1/admin/models/unload", json=body, headers=headers),
+            await http.post(f"{url}/v1/translate", json=TEXTS, headers=headers),
+        ]
+        assert probe.status_code == 200
+        for answer in answers:
+            assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+            assert (answer.status_code == 403) is (host in ELSEWHERE)
+            if host in ELSEWHERE:
+                assert reason_and_field(answer) == (403, "PERMISSION_DENIED", "")
+                assert "localhost" in answer.text and "INTERLINEAR_ALLOW_UNPROTECTED=true" in answer.text
+
+
+async def test_where_something_else_tells_strangers_apart_any_name_is_answered(
+    tiny_bundle: Path, tmp_path: Path, http: httpx.AsyncClient
+) -> None:
+    credentials, key = tmp_path / "credentials.toml", new_key()
+    credentials.write_text(entry("newsroom", key=key))
+    for settings in ({"allow_unprotected": True}, {"credentials": credentials}):
+        async with served(tiny_bundle, **settings) as running:
+            headers = {"host": "translate.example", "x-api-key": key}
+            url = f"http://{running.http_address}/v1/translate"
+            assert (await http.post(url, json=TEXTS, headers=headers)).status_code == 200
+
+
 async def test_models_are_administered_over_http_on_the_listener_for_it(
     service: Served, http: httpx.AsyncClient
 ) -> None:

@@ -93,6 +93,14 @@ def test_what_libraries_log_has_the_same_form(capsys: pytest.CaptureFixture[str]
     assert warned["logger"] == "py.warnings"
 
 
+def test_headers_that_grpc_cannot_read_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(read_settings())
+    log = logging.getLogger("grpc._cython.cygrpc")
+    log.error("Invalid encoding on %s", b"Bearer secret\xff")
+    log.error("something else")
+    assert [line["event"] for line in lines(capsys)] == ["something else"]
+
+
 def test_the_level_is_the_one_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(read_settings(log_level="error"))
     structlog.get_logger().warning("not heard")

@@ -50,6 +50,10 @@ def counted(folder: ModelFolder, result: str) -> float:
     return metric_value(folder._metrics, "interlinear_model_loads_total", result=result)
 
 
+def refused_now(folder: ModelFolder) -> float:
+    return metric_value(folder._metrics, "interlinear_bundles_refused")
+
+
 async def translated(folder: ModelFolder, name: str = "") -> str:
     with folder.models.leased(name, "", "") as model:
         return (await model.translator.translate(TEXT, TranslationOptions())).hypotheses[0].text
@@ -286,3 +290,40 @@ async def test_a_reverse_model_serves_the_models_that_it_is_the_reverse_of(root:
             await folder.unload("tiny", "1")
             translation = await model.translator.translate(TEXT, both)
         assert translation.hypotheses[0].alignment is not None
+
+
+async def test_what_is_damaged_is_refused_once_however_many_other_models_go(root: Path, tiny_bundle: Path) -> None:
+    for version in ("1", "2", "3"):
+        renamed(tiny_bundle, root / version, version=version)
+    (renamed(tiny_bundle, root / "cut", version="4") / "encoder.onnx").write_bytes(b"cut short")
+    async with watched(root) as folder:
+        assert (counted(folder, "refused"), refused_now(folder)) == (1, 1)
+        await folder.unload("tiny", "1")
+        shutil.rmtree(root / "2")
+        for _ in range(3):
+            await folder.look()
+        assert loaded(folder) == ["tiny@3"]
+        assert (counted(folder, "refused"), refused_now(folder)) == (1, 1)
+
+
+async def test_the_gauge_tells_of_bundles_that_are_refused_until_they_are_mended_or_gone(
+    root: Path, tiny_bundle: Path
+) -> None:
+    renamed(tiny_bundle, root / "a")
+    renamed(tiny_bundle, root / "b")
+    (renamed(tiny_bundle, root / "cut", version="2") / "encoder.onnx").write_bytes(b"cut short")
+    async with watched(root) as folder:
+        assert refused_now(folder) == 2
+        renamed(tiny_bundle, root / "cut", version="2")
+        await folder.look()
+        assert refused_now(folder) == 1 and active(folder) == ["tiny@2"]
+        shutil.rmtree(root / "a")
+        await folder.look()
+        assert refused_now(folder) == 0 and folder.models.find("tiny", "1").folder == root / "b"
+        (root / "b" / "encoder.onnx").write_bytes(b"edited in place")
+        for _ in range(3):
+            await folder.look()
+        assert refused_now(folder) == 1
+        shutil.rmtree(root / "b")
+        await folder.look()
+        assert refused_now(folder) == 0
