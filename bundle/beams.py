@@ -234,25 +234,33 @@ def reorder(state: State, parents: Int[np.ndarray, "batch beam"]) -> State:
     }
 
 
-def certain_prefix(beams: Beams, sentence: int) -> tuple[int, ...]:
+def certain_prefix(beams: Beams, sentence: int, known: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Return the tokens that the best hypothesis of a sentence begins with, however its search goes on.
 
     They are what all hypotheses begin with that may still be the best: the best of the finished ones, and those alive
     that can still beat it. Two rows of one step never hold the same tokens, so hypotheses agree up to where their paths
     meet. What the answer ends with, such as end of sentence, is not told before it is there.
+
+    Args:
+        beams: After some step.
+        sentence: Its row.
+        known: What this returned after an earlier step; only what came since is looked at.
     """
     best = max(beams._ends[sentence], key=lambda end: end.normalized_score, default=None)
     bounds = beams.scores[sentence] / beams._max_target_tokens[sentence] ** beams._length_penalties[sentence]
     rows = set(np.flatnonzero(bounds > (-np.inf if best is None else best.normalized_score)).tolist())
-    tokens, parents = beams._tokens[sentence].tolist(), beams._parents[sentence].tolist()
+    steps = range(len(known), int(beams.steps[sentence]))
+    tokens, parents = (
+        history[sentence, steps.start : steps.stop].tolist() for history in (beams._tokens, beams._parents)
+    )
     token_ids: list[int] = []
-    for step in reversed(range(int(beams.steps[sentence]))):
+    for step in reversed(steps):
         if best is not None and best.step == step + 1:
             rows.add(best.row)
         if len(rows) == 1 and (best is None or step < best.step):
-            token_ids.append(tokens[step][min(rows)])
-        rows = {parents[step][row] for row in rows}
-    return tuple(reversed(token_ids))
+            token_ids.append(tokens[step - steps.start][min(rows)])
+        rows = {parents[step - steps.start][row] for row in rows}
+    return (*known, *reversed(token_ids))
 
 
 def _allowed(

@@ -113,6 +113,7 @@ class Seat:
         steps: Steps made so far.
         batch_size: Most seats taken at a step so far.
         attention: The job's change at work; None where it has none.
+        certain: What ``job.progress`` was told last.
     """
 
     job: Job
@@ -121,6 +122,7 @@ class Seat:
     steps: int = 0
     batch_size: int = 0
     attention: ChangedAttention | None = None
+    certain: tuple[int, ...] = ()
     _attention: list[tuple[np.ndarray, ...]] = field(default_factory=list)
 
     @property
@@ -290,7 +292,8 @@ def _tell(seats: Sequence[Seat], progress: _Progress) -> None:
     if isinstance(progress, Beams):
         for row, seat in enumerate(seats):
             if seat.job.progress is not None and not seat.free:
-                seat.job.progress(certain_prefix(progress, row))
+                seat.certain = certain_prefix(progress, row, seat.certain)
+                seat.job.progress(seat.certain)
 
 
 def _assembled(parts: Sequence[_Rows[SeatT]]) -> _Rows[SeatT] | None:

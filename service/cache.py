@@ -15,6 +15,7 @@ class CacheKey(NamedTuple):
     """All that the translation of a text depends on, and how it is written: equal keys, equal bytes.
 
     Attributes:
+        principal: Who asks. What others have asked for, nobody is to learn from how soon an answer comes.
         digest: Of the model.
         reverse_digest: Of the model of the reverse direction, which alignments may be drawn from; "" without one.
         text: What is translated.
@@ -23,6 +24,7 @@ class CacheKey(NamedTuple):
         encoding: How matrices are written (a MatrixEncoding).
     """
 
+    principal: str
     digest: str
     reverse_digest: str
     text: str

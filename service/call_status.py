@@ -1,4 +1,4 @@
-"""What became of a call over gRPC, for whoever made it: the service's own status, and what to do where there is none."""
+"""What became of a call over gRPC, for whoever made it: the service's own status, or what to do where it has none."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 _FAILED_WRITE = "Internal error from Core"  # what grpc.aio makes of a write after the service has answered
+_LOOPBACK = "ipv6:%5B::1%5D"  # of the addresses of a name, gRPC tells of the last one tried
 _POLLS, _POLL_SECONDS = 100, 0.01
 
 _MISTAKES_OVER_TLS = {  # by what gRPC says of them
@@ -53,9 +54,10 @@ def unreached(address: str, details: str, tls: bool) -> str:
     for sign, mistake in (_MISTAKES_OVER_TLS if tls else _MISTAKES_IN_PLAIN_TEXT).items():
         if sign in details:
             return f"what listens at {address} takes no call: {mistake}. gRPC says: {details}"
+    other_loopback = " If it listens at 127.0.0.1 alone, say that instead of localhost." if _LOOPBACK in details else ""
     return (
         f"no Interlinear service answers at {address} ({details}). Start one with `interlinear serve`, "
-        "or name another with --address or INTERLINEAR_GRPC_ADDRESS."
+        f"or name another with --address or INTERLINEAR_GRPC_ADDRESS.{other_loopback}"
     )
 
 

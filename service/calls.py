@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from service import logs
+from service.access.principals import asking
 from service.cache import CacheKey, TranslationCache
 from service.contrast import Question
 from service.documents import in_order, patiently, sentences, window
@@ -42,6 +43,7 @@ from service.requests import (
     refuse_options,
     refuse_several,
 )
+from service.scheduler import together
 from service.segmentation import Segmenter, Sentence
 from service.settings import Settings
 from service.status import TRANSIENT, status_of
@@ -110,7 +112,7 @@ class Calls:
             raise TextCountOutOfRange("texts", message)
         asked = _Asked.by(request)
         with self._leased(request) as model:
-            outcomes = await asyncio.gather(*(self._outcome(model, text, asked, deadline) for text in request.texts))
+            outcomes = await together(self._outcome(model, text, asked, deadline) for text in request.texts)
             _raise_for_all(outcomes)
             return pb.TranslateResponse(
                 results=[self._result(f"texts[{index}]", outcome) for index, outcome in enumerate(outcomes)],
@@ -237,7 +239,7 @@ class Calls:
         self, model: ServedModel, text: str, asked: _Asked, deadline: float | None
     ) -> pb.Translation | ServiceError:
         """Return the translation of one text, made now or before, or why there is none."""
-        key = CacheKey(model.digest, model.reverse_digest, text, *asked)
+        key = CacheKey(asking.get().name, model.digest, model.reverse_digest, text, *asked)
         kept = self._cache.get(key)
         if kept is not None:
             return kept
@@ -246,8 +248,7 @@ class Calls:
         except ServiceError as error:
             return error
         translation = write_translation(made, asked.detail, asked.encoding)
-        if not made.hurried:
-            self._cache.keep(key, translation)
+        self._cache.keep(key, translation)
         return translation
 
     async def _of_document(

@@ -14,6 +14,7 @@ from service.segmentation import Segmenter, Sentence
 
 AnswerT = TypeVar("AnswerT")
 
+_SLICE_CHARACTERS = 16 << 10  # of a message, cut into sentences at once: milliseconds, whatever it holds
 _SHARE = 4  # a document gets at most one of so many parts of a batch, however many sentences it has
 
 
@@ -36,11 +37,13 @@ async def sentences(
     """
     async with aclosing(texts):
         async for text in texts:
-            for sentence in segmenter.feed(text):
-                if sentence.sequence_id > after:
-                    yield sentence
-                else:
-                    await asyncio.sleep(0)  # a long document that is taken up again must not hold up the loop
+            for start in range(0, len(text), _SLICE_CHARACTERS):
+                await asyncio.sleep(0)  # a long document must not hold up the loop, also where it has no sentence
+                for sentence in segmenter.feed(text[start : start + _SLICE_CHARACTERS]):
+                    if sentence.sequence_id > after:
+                        yield sentence
+                    else:
+                        await asyncio.sleep(0)
     for sentence in segmenter.finish():
         if sentence.sequence_id > after:
             yield sentence

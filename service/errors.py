@@ -22,6 +22,7 @@
     ├── PermissionDenied                  PERMISSION_DENIED
     ├── NotFound                          nothing here by that name
     │   ├── ModelNotFound                 MODEL_NOT_FOUND
+    │   ├── ServiceNotFound               SERVICE_NOT_FOUND
     │   └── LanguagePairNotFound          LANGUAGE_PAIR_NOT_FOUND
     ├── MethodUnknown                     METHOD_UNKNOWN
     ├── Unsupported                       this model cannot do it, and no retry will help
@@ -196,6 +197,12 @@ class ModelNotFound(NotFound):
     reason: ClassVar[str] = "MODEL_NOT_FOUND"
 
 
+class ServiceNotFound(NotFound):
+    """A health check asks for a service that this listener does not have."""
+
+    reason: ClassVar[str] = "SERVICE_NOT_FOUND"
+
+
 class LanguagePairNotFound(NotFound):
     """No loaded model translates between these two languages."""
 
@@ -283,7 +290,7 @@ class QuotaExceeded(Busy):
 
 
 class ConcurrencyExceeded(Busy):
-    """The caller has as many calls open as it may have at once; nothing was started."""
+    """As many calls are open as there may be, of this caller or, of those that all may make, at all."""
 
     reason: ClassVar[str] = "CONCURRENCY_EXCEEDED"
 

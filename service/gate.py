@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from google.protobuf.message import Message
 
 from service import logs, tracing
 from service.access.entrance import Access
-from service.access.principals import Principal
+from service.access.principals import Principal, asking
 from service.calls import Behavior, Streaming
 from service.errors import DeadlinePassed, Draining, QuotaExceeded, ResponseTooLarge, ServiceError
 from service.incoming import ADMINISTRATION, TRANSPORTS, Call, Method, Refusal, characters_in, key_of, methods_of
@@ -98,6 +99,7 @@ class Gate:
         self._bounds = bounds
         self._open = True
         self._gave_up = False
+        self._unread = 0  # replies of calls that are answered, which their callers have not taken yet
         self._tasks: set[asyncio.Task[Any]] = set()
         self._meters = {
             (name, transport): _Meters(metrics.requests, method.labels(transport))
@@ -110,37 +112,43 @@ class Gate:
         self._open = False
 
     async def quiet(self) -> None:
-        """Return when no accepted call is being answered and, for a moment, none has come in.
+        """Return when every accepted call is answered, its reply taken, and, for a moment, none has come in.
 
         Callers that go on trying after ``close`` put that off by half a second at most.
         """
-        while self.in_flight:
+        while self.in_flight or self._unread:
             await asyncio.sleep(_QUIET_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._nothing_comes_in(), _STRAGGLERS_SECONDS)
 
     def give_up(self) -> int:
-        """Answer every call that is still open with ``Draining``; return how many of them had been accepted."""
+        """Answer every call that is still open with ``Draining``.
+
+        Returns:
+            How many of them had been accepted, with those whose reply has not been taken.
+        """
         self._gave_up = True
         for task in self._tasks:
             task.cancel()
-        return self.in_flight
+        return self.in_flight + self._unread
 
     async def answer(self, method: Method, call: Call) -> bytes:
-        """Return the reply to one call, counted from its first byte to its status.
+        """Return the reply to one call; until the transport has got rid of it, its sender has a call open.
 
         Raises:
             Refusal: There is none.
         """
         arrived = time.perf_counter()
-        with self._measured(method, call), self._admitted(method, call) as principal:
+        with self._measured(method, call), ExitStack() as held:
+            principal = held.enter_context(self._admitted(method, call))
             request = await self._read(method, call, principal)
             with self._accepted():
                 times = _Times(arrived, time.perf_counter())
                 tracing.record("admission", times.accepted - times.arrived)
                 reply: Any = await method.behavior(request, call.deadline())  # type: ignore[misc]  # one that is unary
                 written = await self._written(method, call, request, reply, times)
-            call.unsent.enter_context(self._bounds.memory.unsent(len(written)))
+            held.enter_context(self._held_until_read(len(written)))
+            call.unsent.push(held.pop_all())
             return written
 
     async def stream(self, method: Method, call: Call) -> AsyncGenerator[bytes, None]:
@@ -152,7 +160,7 @@ class Gate:
         arrived = time.perf_counter()
         with self._measured(method, call), self._admitted(method, call) as principal, self._counted_as_open():
             if method.kind == "bidi_stream":
-                self._access.quotas.charge(principal, 0)
+                self._charge_request(principal)
                 request: Any = method.request_type()
                 given: Any = self._requests(method, call, principal)
             else:
@@ -210,17 +218,22 @@ class Gate:
         """Let a call in if its sender may make it now, and there is room for it."""
         self._refuse_if_closed()
         principal = self._access.admit(key_of(call.headers), call.certificate_names, method.name)
+        asking.set(principal)  # the task ends with the call
         with self._access.quotas.open_call(principal):
             if method.service != ADMINISTRATION:  # which may free memory
                 self._bounds.memory.check(self.in_flight)
             yield principal
 
     async def _read(self, method: Method, call: Call, principal: Principal) -> Any:
-        """Return the only request of a call, paid for."""
+        """Return the only request of a call, paid for: as a request before it is read, for it may be none."""
+        self._charge_request(principal)
         request = await call.read(method.request_type)
         self._meters[method.name, call.transport].received.inc()
-        self._access.quotas.charge(principal, characters_in(request))
+        self._access.quotas.charge(principal, characters_in(request), requests=0)
         return request
+
+    def _charge_request(self, principal: Principal) -> None:
+        self._access.quotas.charge(principal, characters=0)
 
     async def _requests(self, method: Method, call: Call, principal: Principal) -> AsyncGenerator[Any, None]:
         """Yield the requests of a call, each paid for; while its sender cannot pay, nothing more is read."""
@@ -275,6 +288,15 @@ class Gate:
             yield
         finally:
             self._change_in_flight(-1)
+
+    @contextlib.contextmanager
+    def _held_until_read(self, size_bytes: int) -> Iterator[None]:
+        self._unread += 1
+        try:
+            with self._bounds.memory.unsent(size_bytes):
+                yield
+        finally:
+            self._unread -= 1
 
     @contextlib.contextmanager
     def _counted_as_open(self) -> Iterator[None]:

@@ -2,19 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2
 
 from service import incoming
 from service.accepting import abort, accepting_server
-from service.errors import InvalidSettings, MethodUnknown
+from service.errors import DeadlinePassed, InvalidSettings, MessageInvalid, MethodUnknown
 from service.gate import Gate
+from service.health import Health
 from service.incoming import REQUEST_ID_HEADER, Method, Refusal, accepted_request_id
 from service.pb import interlinear_pb2 as pb
 from service.settings import PREFIX, Settings
@@ -23,6 +23,7 @@ from service.wire import parse
 
 _MINUTE_MS = 60_000
 _LAST_SECONDS = 0.2  # for streams that never end by themselves, such as health Watch
+_ARRIVAL_SECONDS = 60.0  # for a whole request to arrive
 _READING_SECONDS = 120.0  # how long a client may take to read one reply
 _NAMES_IN_CERTIFICATES = ("x509_common_name", "x509_subject_alternative_name")
 
@@ -70,24 +71,20 @@ class GrpcServer:
     server: grpc.aio.Server
     port: int
     face: Face
-    health: health.aio.HealthServicer
+    health: Health
 
     async def start(self) -> None:
         """Listen, and tell health checks so."""
         await self.server.start()
-        for name in ("", *self.face.services):
-            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self.health.tell(("", *self.face.services), serving=True)
 
-    async def tell(self, models_ready: bool) -> None:
+    def tell(self, models_ready: bool) -> None:
         """Let health checks know whether the models can answer; without effect once the server is leaving."""
-        status = health_pb2.HealthCheckResponse.SERVING if models_ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in self.face.needing_models:
-            await self.health.set(name, status)
+        self.health.tell(self.face.needing_models, models_ready)
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """Tell health checks NOT_SERVING, for good, so that balancers look elsewhere."""
-        with contextlib.suppress(TimeoutError):  # a watcher that does not read must not hold up the others
-            await asyncio.wait_for(self.health.enter_graceful_shutdown(), timeout=1.0)
+        self.health.leave()
 
     async def stop(self) -> None:
         """Close every connection."""
@@ -116,10 +113,12 @@ def create_server(
     server = accepting_server(_options(settings), _refusing(face), lost)
     for service in face.services:
         handlers = {
-            method.name: _handler(gate, method) for method in gate.methods.values() if method.service == service
+            method.name: _handler(gate, method, credentials is not None)
+            for method in gate.methods.values()
+            if method.service == service
         }
         server.add_registered_method_handlers(service, handlers)
-    checks = health.aio.HealthServicer()
+    checks = Health(("", *face.services))
     add_standard_calls(server, checks, face.services)
     address: str = getattr(settings, face.setting)
     try:
@@ -138,25 +137,38 @@ class _GrpcCall:
     """A call that came over gRPC.
 
     Args:
-        given: The only request as bytes, or all of them, each read when it is asked for.
-        context: gRPC's own.
+        context: gRPC's own; of a call that streams its requests, so that nothing is read before it is asked for.
+        secured: Whether the connection may have come with a certificate, which takes a while to look up.
     """
 
     transport = "grpc"
 
-    def __init__(self, given: Any, context: Context) -> None:
+    def __init__(self, context: Context, secured: bool) -> None:
         self.headers: Mapping[str, str] = dict(context.invocation_metadata() or ())
         self.request_id = accepted_request_id(self.headers.get(REQUEST_ID_HEADER))
-        self.certificate_names: Sequence[str] = _certificate_names(context)
+        self.certificate_names: Sequence[str] = _certificate_names(context) if secured else ()
         self.unsent = ExitStack()
-        self._given = given
         self._context = context
 
     async def read(self, request_type: type[Message]) -> Message:
-        return parse(request_type, self._given)
+        """Return the request.
+
+        Raises:
+            ServiceError: It is none, or did not arrive in time.
+        """
+        try:
+            async with asyncio.timeout(_ARRIVAL_SECONDS):
+                payload = await self._context.read()  # more than one is never read: to look would take 40 µs a call
+        except TimeoutError:
+            message = f"the whole request has not arrived within {_ARRIVAL_SECONDS:g} s; send it at once"
+            raise DeadlinePassed(message) from None
+        if payload is grpc.aio.EOF:
+            raise MessageInvalid("", "this call takes one message, and none came; send one")
+        return parse(request_type, payload)
 
     async def requests(self, request_type: type[Message]) -> AsyncGenerator[Message, None]:
-        async for payload in self._given:
+        """Yield the requests, each read when it is asked for."""
+        while (payload := await self._context.read()) is not grpc.aio.EOF:
             yield parse(request_type, payload)
 
     def deadline(self) -> float | None:
@@ -173,18 +185,20 @@ def _certificate_names(context: Context) -> tuple[str, ...]:
     return tuple(name.decode(errors="replace") for key in _NAMES_IN_CERTIFICATES for name in found.get(key, ()))
 
 
-def _handler(gate: Gate, method: Method) -> grpc.RpcMethodHandler:
-    """Return what gRPC calls for ``method``; no (de)serializer: bytes in, bytes out."""
+def _handler(gate: Gate, method: Method, secured: bool) -> grpc.RpcMethodHandler:
+    """Return what gRPC calls for ``method``: bytes in, bytes out.
+
+    To gRPC every request is a stream. One that it knows to be a single message it would read whole, as slowly as it
+    comes and whoever sends it, before the gate is asked.
+    """
     if method.kind == "unary":
-        return grpc.unary_unary_rpc_method_handler(_answering(gate, method))
-    if method.kind == "server_stream":
-        return grpc.unary_stream_rpc_method_handler(_streaming(gate, method))
-    return grpc.stream_stream_rpc_method_handler(_streaming(gate, method))
+        return grpc.stream_unary_rpc_method_handler(_answering(gate, method, secured))
+    return grpc.stream_stream_rpc_method_handler(_streaming(gate, method, secured))
 
 
-def _answering(gate: Gate, method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def handle(payload: bytes, context: Context) -> bytes:
-        call = _GrpcCall(payload, context)
+def _answering(gate: Gate, method: Method, secured: bool) -> Callable[[object, Context], Awaitable[bytes]]:
+    async def handle(_: object, context: Context) -> bytes:
+        call = _GrpcCall(context, secured)
         task = asyncio.current_task()
         assert task is not None  # gRPC gives each call one, which lasts until the client has read the reply
         try:
@@ -204,14 +218,21 @@ def _answering(gate: Gate, method: Method) -> Callable[[bytes, Context], Awaitab
     return handle
 
 
-def _streaming(gate: Gate, method: Method) -> Callable[[Any, Context], Awaitable[None]]:
-    async def handle(given: bytes | AsyncIterator[bytes], context: Context) -> None:
-        call = _GrpcCall(given, context)
+def _streaming(gate: Gate, method: Method, secured: bool) -> Callable[[object, Context], Awaitable[None]]:
+    async def handle(_: object, context: Context) -> None:
+        call, has_begun = _GrpcCall(context, secured), False
         try:
             async with contextlib.aclosing(gate.stream(method, call)) as replies:
                 async for reply in replies:
-                    async with asyncio.timeout(_READING_SECONDS):
-                        await context.write(reply)
+                    try:
+                        async with asyncio.timeout(_READING_SECONDS):
+                            if not has_begun:  # with the first reply, they would count as sent only when it is read
+                                await context.send_initial_metadata(())
+                                has_begun = True
+                            await context.write(reply)
+                    except asyncio.CancelledError as cancelled:
+                        await replies.athrow(cancelled)  # the gate knows whether the caller is owed a reason
+                        raise
         except Refusal as refusal:
             await abort(context, refusal)
         except TimeoutError:  # the client would not read a status either

@@ -9,7 +9,14 @@ from contextlib import ExitStack
 from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import DeadlinePassed, InvalidRequest, MediaTypeInvalid, OptionOutOfRange, RequestTooLarge, ServiceError
+from service.errors import (
+    DeadlinePassed,
+    InvalidRequest,
+    MediaTypeInvalid,
+    OptionOutOfRange,
+    RequestTooLarge,
+    ServiceError,
+)
 from service.http_connection import CERTIFICATE_NAMES
 from service.incoming import REQUEST_ID_HEADER, accepted_request_id
 from service.pb import interlinear_pb2 as pb
@@ -22,7 +29,7 @@ LINES = "application/x-ndjson"
 _LONGEST_TIMEOUT_SECONDS = 86_400.0
 _BODY_SECONDS = 60.0  # for a whole body to arrive
 _LARGE_BYTES = 32 << 10  # of JSON, which Python reads in a millisecond or more: the loop must not stand still for that
-# Two at most: each takes the interpreter from the loop for a while, and with one a caller the loop hardly gets its turn.
+# Two at most: each takes the interpreter from the loop; with one for every caller the loop would hardly get its turn.
 _JSON_THREADS = ThreadPoolExecutor(2, thread_name_prefix="json")
 
 
@@ -141,14 +148,16 @@ class HttpCall:
 
     async def _lines(self) -> AsyncIterator[bytes]:
         """Yield the lines of the body, each when it is complete."""
-        limit, rest = self._max_request_bytes, b""
+        limit, rest = self._max_request_bytes, bytearray()
         async for part in self._parts():
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                yield line
+            first, *others = part.split(b"\n")
+            rest += first
+            for begun in others:
+                yield bytes(rest)
+                rest = bytearray(begun)
             if len(rest) > limit:
                 raise RequestTooLarge(f"a line has more than {limit} bytes, the most here; send shorter texts")
-        yield rest
+        yield bytes(rest)
 
     async def _parts(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives; once the caller has gone, wait to be cancelled, as ``left`` brings about."""

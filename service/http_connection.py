@@ -12,13 +12,13 @@ from service.errors import MessageInvalid
 from service.incoming import Refusal, accepted_request_id
 from service.wire import write_json
 
-CERTIFICATE_NAMES = "interlinear.certificate_names"  # key of an ASGI scope: who the caller's certificate says it is
-MOST_CONNECTIONS = 1024
+# Keys of an ASGI scope: who the caller's certificate says it is, and what breaks the connection off.
+CERTIFICATE_NAMES = "interlinear.certificate_names"
+BREAK_OFF = "interlinear.break_off"
 MOST_HEADER_BYTES = 32 << 10
 
 _HEADER_SECONDS = 10.0  # from the first byte of a request, or from the handshake, to the end of its headers
-_READING_SECONDS = 60.0  # for the client to read what fills the buffer
-_BUFFER_BYTES = 64 << 10
+_READING_SECONDS = 60.0  # for the client to read what was written at once
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -28,8 +28,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 class HttpConnection(H11Protocol):
     """uvicorn's connection with bounds, which it leaves to a proxy in front of it.
 
-    A connection beyond ``MOST_CONNECTIONS`` is closed at once, and so is one that does not send the headers of a
-    request in time, or does not read what it asked for. Bodies are the application's business.
+    A connection is closed that does not send the headers of a request in time, or does not read what it asked for.
+    Bodies are the application's business.
     """
 
     _late: asyncio.TimerHandle | None = None
@@ -38,12 +38,9 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, handshake included."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+        transport.set_write_buffer_limits(high=1)  # what is written counts as sent only when the system has taken it
         names = tuple(_names(transport.get_extra_info("peercert") or {}))
-        self.app = functools.partial(_with_names, self.app, names)
+        self.app = functools.partial(_with, self.app, {CERTIFICATE_NAMES: names, BREAK_OFF: transport.abort})
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,5 +130,5 @@ def _names(certificate: Mapping[str, Any]) -> Iterator[str]:
     yield from (value for _, value in certificate.get("subjectAltName", ()))
 
 
-async def _with_names(app: Any, names: tuple[str, ...], scope: Message, receive: Receive, send: Send) -> None:
-    await app({**scope, CERTIFICATE_NAMES: names}, receive, send)
+async def _with(app: Any, known: Message, scope: Message, receive: Receive, send: Send) -> None:
+    await app({**scope, **known}, receive, send)

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,7 +29,9 @@ from service.json_api import refused
 from service.settings import PREFIX, split_address
 from service.status import internal_status
 
+_MOST_CONNECTIONS = 1024  # of one listener
 _BACKLOG = 1024  # connections of a burst that wait to be accepted
+_TLS_SECONDS = 10.0  # for a handshake, and for a client to say goodbye; asyncio's own are 60 and 30
 _STARTUP_POLL_SECONDS = 0.005
 _LAST_SECONDS = 1
 
@@ -83,7 +86,6 @@ async def running(
         lifespan="off",
         ws="none",
         proxy_headers=False,
-        backlog=_BACKLOG,
         timeout_graceful_shutdown=_LAST_SECONDS,
         server_header=False,
     )
@@ -99,11 +101,54 @@ async def running(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals are the process's business: they drain gRPC first."""
+    """uvicorn, but TLS has bounds, and signals are the process's business: they drain gRPC first."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+        seconds = _TLS_SECONDS if self.config.ssl else None
+        self.servers = [
+            await loop.create_server(
+                lambda: HttpConnection(self.config, self.server_state, self.lifespan.state),
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=seconds,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Listener(socket.socket):
+    """A listening socket, at most ``_MOST_CONNECTIONS`` connections of which are open; the next is closed at once.
+
+    They are counted here, as no protocol hears of a connection before its handshake is done.
+    """
+
+    def __init__(self, bound: socket.socket) -> None:
+        super().__init__(fileno=bound.detach())
+        self._accepted: set[socket.socket] = set()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return the next connection and whose it is.
+
+        Raises:
+            ConnectionAbortedError: It was one too many; the event loop then asks again later.
+        """
+        connection, address = super().accept()
+        if len(self._accepted) >= _MOST_CONNECTIONS:
+            self._accepted = {accepted for accepted in self._accepted if accepted.fileno() >= 0}
+        if len(self._accepted) >= _MOST_CONNECTIONS:
+            connection.close()
+            raise ConnectionAbortedError
+        self._accepted.add(connection)
+        return connection, address
 
 
 class _Secured:
@@ -176,9 +221,8 @@ async def _broken(request: Request, error: Exception) -> Response:
 def _listen(address: str, setting: str) -> socket.socket:
     host, port = split_address(address)
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
-        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return _Listener(socket.create_server((host, port), family=family, backlog=_BACKLOG))
     except OSError as error:
         message = f"{PREFIX}{setting.upper()}={address}: cannot listen there: {error.strerror or error}"
         raise InvalidSettings(message) from None

@@ -134,9 +134,13 @@ def key_of(headers: Mapping[str, str]) -> str | None:
 
 
 def characters_in(request: Message) -> int:
-    """Return the code points of the texts in a request: what a quota is charged for."""
-    texts = getattr(request, "texts", ())
-    return sum(map(len, texts)) + sum(len(getattr(request, field, "")) for field in _CHARGED)
+    """Return the code points of the texts in a request, of whatever its sender wants translated or read."""
+    texts = [*getattr(request, "texts", ()), *(getattr(request, field, "") for field in _CHARGED)]
+    if isinstance(options := getattr(request, "options", None), pb.DecodingOptions):
+        texts.append(options.forced_prefix)
+    if isinstance(request, pb.WhatIfRequest):
+        texts += [word.text for word in request.intervention.replaced_source_words]
+    return sum(map(len, texts))
 
 
 def _kind(method: MethodDescriptor) -> Kind:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from service.errors import Busy, Unauthenticated, Unavailable
 from service.gate import Gate
 from service.http_call import JSON, LINES, HttpCall
-from service.http_connection import Message, Receive, Send
+from service.http_connection import BREAK_OFF, Message, Receive, Send
 from service.incoming import REQUEST_ID_HEADER, Method, Refusal
 from service.status import http_status_of
 from service.wire import write_json
@@ -39,6 +39,7 @@ ADMINISTRATION = {
     "POST /v1/admin/models/unload": "UnloadModel",
 }
 
+_READING_SECONDS = 300.0  # how long a client may take to read one reply
 _PIECE_BYTES = 64 << 10  # written at once: the rest of a reply waits until the client has read
 
 
@@ -97,6 +98,8 @@ class _Endpoint:
         try:
             with call.unsent:
                 reply = await self._gate.answer(self._method, call)
+                stalled = asyncio.get_running_loop().call_later(_READING_SECONDS, scope[BREAK_OFF])
+                call.unsent.callback(stalled.cancel)
                 headers = {REQUEST_ID_HEADER: call.request_id, "content-length": str(len(reply))}
                 await _begin(send, JSON, headers)
                 for start in range(0, len(reply), _PIECE_BYTES):
@@ -113,7 +116,11 @@ class _Endpoint:
                     if not has_begun:
                         await _begin(send, LINES, {REQUEST_ID_HEADER: call.request_id})
                         has_begun = True
-                    await _continue(send, reply + b"\n")
+                    try:
+                        await _continue(send, reply + b"\n")
+                    except asyncio.CancelledError as cancelled:
+                        await replies.athrow(cancelled)  # the gate knows whether the caller is owed a reason
+                        raise
             await _end(send)
         except Refusal as refusal:
             if not has_begun:

@@ -84,10 +84,10 @@ class Listeners:
             await server.start()
         self._welcoming = True
 
-    async def tell(self) -> None:
+    def tell(self) -> None:
         """Let health checks know whether the models can answer now."""
         for server in self._servers:
-            await server.tell(self._models_ready())
+            server.tell(self._models_ready())
 
     async def drain(self, delay_seconds: float, limit_seconds: float) -> int:
         """Stop without losing an accepted call; return how many had to be given up all the same.
@@ -97,7 +97,8 @@ class Listeners:
         finished, for at most ``limit_seconds``; what is left is answered with UNAVAILABLE too, and the servers stop.
         """
         self._welcoming = False
-        await asyncio.gather(*(server.leave() for server in self._servers))
+        for server in self._servers:
+            server.leave()
         await asyncio.sleep(delay_seconds)
         self._gate.close()
         with contextlib.suppress(TimeoutError):

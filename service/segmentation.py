@@ -30,8 +30,9 @@ _BLANK = f"{_BREAK}{_SPACE}\u2581\u200b\u2060\ufeff"  # and what tokenizers take
 # sentencex 1.0.32 panics at an initial before a space of several bytes, as in "J.\u00a0Smith".
 _PLAIN_SPACES = dict.fromkeys(map(ord, _BREAK + _SPACE), " ")
 
-_BLANKS = re.compile(f"[{_BLANK}]*")
 _LINE_BREAK = re.compile(f"[{_BREAK}]")
+_WORD = re.compile(r"[^\W_]")  # a character that str.isalnum says yes to
+_WORDLESS = re.compile(rf"(?:[\W_]*[{_BREAK}])?[{_BLANK}]*")  # whole lines of it, then the blanks before the next word
 _BLANK_LINE = re.compile(f"(?:\r\n?+|[{_FEEDS}])[{_SPACE}]*[{_BREAK}]|\u2029")
 _LIST_MARK = r"[-*+\u2022\u25e6\u25aa\u2023\u00b7\u2013\u2014]|\#{1,6}|>+|\[[ xX]\]|\(?[0-9]{1,3}[.)]|\(?[a-z]\)"
 _LIST_MARKS = re.compile(f"(?:(?:{_LIST_MARK})[{_BLANK}]+)*")
@@ -111,10 +112,11 @@ class Segmenter:
     def _cut(self, text: str, last: bool) -> Iterator[Sentence]:
         at = 0
         while True:
-            blanks = _BLANKS.match(text, at)
-            assert blanks is not None
-            self._pass(blanks[0])
-            at = blanks.end()
+            wordless = _WORDLESS.match(text, at)
+            assert wordless is not None
+            self._pass(wordless[0])
+            at = wordless.end()
+            self._within_line = self._within_line and not _LINE_BREAK.search(wordless[0])
             window = text[at : at + WINDOW_CHARACTERS]
             line_break = _LINE_BREAK.search(window)
             long = line_break is None and len(window) == WINDOW_CHARACTERS
@@ -122,14 +124,15 @@ class Segmenter:
                 self._rest = window
                 return
             line = window[: line_break.start()] if line_break else window
-            parts = self._parts(line, long)
+            has_words = _WORD.search(line) is not None
+            parts = self._parts(line, long) if has_words else []
             done = 0
             for part in parts:
                 for start, end in self._fitting(line, *part):
                     self._pass(line[done:start])
                     yield self._sentence(line[start:end])
                     done = end
-            used = parts[-1][1] if parts else len(line)
+            used = parts[-1][1] if parts else len(line) // 2 if long else len(line)  # the rest may open a quotation
             self._pass(line[done:used])
             at += used
             self._within_line = long

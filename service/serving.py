@@ -67,5 +67,5 @@ async def _follow(models: Models, listeners: Listeners) -> None:
     while True:
         if models.ready != told:
             told = models.ready
-            await listeners.tell()
+            listeners.tell()
         await asyncio.sleep(_POLL_SECONDS)

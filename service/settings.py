@@ -66,7 +66,8 @@ class Settings(BaseSettings):
         tls_client_authority: PEM file of the authorities that sign client certificates; with it every caller must have
             one.
         credentials: File of who may come in, and for what; without it everybody may.
-        allow_unprotected: Whether to listen on other addresses than loopback without TLS and credentials.
+        allow_unprotected: Whether to listen on other addresses than loopback without TLS and credentials, and to answer
+            under any name without them.
         bundle: Folder of the bundle to serve; the embedded English→French one by default.
         models: Folder whose subfolders are bundles to serve; watched. ``bundle`` is then served only if it is set.
         models_poll_seconds: How often that folder is looked at; 0 leaves it to the administrative calls.

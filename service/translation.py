@@ -156,7 +156,6 @@ class Translation:
         batch_size: Most sentences that shared a step with this one, itself included.
         suspicions: What speaks against the best hypothesis.
         retried: Whether it is a second one, with repetition blocked.
-        hurried: Whether a second one was given up for its deadline; another time it may come.
     """
 
     hypotheses: tuple[TranslatedHypothesis, ...]
@@ -165,7 +164,6 @@ class Translation:
     batch_size: int
     suspicions: tuple[Suspicion, ...] = ()
     retried: bool = False
-    hurried: bool = False
 
 
 @dataclass(frozen=True)

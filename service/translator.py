@@ -15,7 +15,6 @@ from service.aligner import Aligner
 from service.batch import Job, Progress
 from service.errors import (
     AttentionMissing,
-    DeadlinePassed,
     InterventionUnsupported,
     OptionOutOfRange,
     TargetTooLong,
@@ -37,7 +36,6 @@ from service.translation import (
     TranslationOptions,
 )
 
-_RESERVED_SECONDS = 0.05  # before a deadline, to still send the first translation if a second is not done by then
 
 
 class Translator:
@@ -224,12 +222,9 @@ class Translator:
         options = replace(job.options, no_repeat_ngram_size=RETRY_NGRAM_SIZE)
         prepared = replace(first.prepared, job=replace(job, options=options), tokenize_seconds=0.0).following()
         retries = self._metrics.guard.retries
-        try:
-            until = None if deadline is None else deadline - _RESERVED_SECONDS
-            second = self._judged(await self._decoded(prepared, until))
-        except DeadlinePassed:  # the first is an answer, and suspicions say what is wrong with it
-            retries.labels(self.manifest.qualified_name, "kept").inc()
-            return replace(first, translation=replace(first.translation, hurried=True))
+        # A deadline that comes first passes for the whole: the first translation would be another answer than the
+        # one that the same request gets when there is time.
+        second = self._judged(await self._decoded(prepared, deadline))
         better = severity(second.translation.suspicions) < severity(first.translation.suspicions)
         retries.labels(self.manifest.qualified_name, "better" if better else "kept").inc()
         timings = first.translation.timings + second.translation.timings

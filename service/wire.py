@@ -126,7 +126,7 @@ def _fault_of_field(kind: type[Message], field: FieldDescriptor, value: Any, nam
     if field.is_repeated:
         if not isinstance(value, list):
             return MessageInvalid(name, f"{name} is not a list")
-        index = next(index for index, item in enumerate(value) if not _read_into(kind(), {field.name: [item]}))
+        index = _first_fault(kind, field, value)
         value, name = value[index], f"{name}[{index}]"
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         return _fault(GetMessageClass(field.message_type), value, f"{name}.")
@@ -135,6 +135,18 @@ def _fault_of_field(kind: type[Message], field: FieldDescriptor, value: Any, nam
     if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
         return TextInvalid(name, f"{name} holds half a surrogate pair, which is no character; remove it")
     return MessageInvalid(name, f"{name} is not {_NAMES_OF_TYPES[field.type]}")
+
+
+def _first_fault(kind: type[Message], field: FieldDescriptor, items: list[Any]) -> int:
+    """Return which item of a list, one of which cannot be read, is the first: by halves, which reads each item once."""
+    start, end = 0, len(items)
+    while end - start > 1:
+        middle = (start + end) // 2
+        if _read_into(kind(), {field.name: items[start:middle]}):
+            start = middle
+        else:
+            end = middle
+    return start
 
 
 def _names(field: FieldDescriptor) -> str:

@@ -199,6 +199,7 @@ ROWS: dict[str, list[Panel]] = {
             "short",
             [
                 (f"sum by (instance) (interlinear_models_loaded{{{JOB}}})", "{{instance}} loaded"),
+                (f"sum by (instance) (interlinear_bundles_refused{{{JOB}}})", "{{instance}} refused"),
                 (rate("interlinear_model_loads_total", "result", JOB), "loads a second: {{result}}"),
             ],
         ),

@@ -68,6 +68,7 @@ class Certificates:
         self._settings = settings
         self._metrics = metrics
         self._seen: _Files | str = _read(settings)
+        self._refusal = ""  # why that is not in use
         self._identity = self._checked(self._seen)
         _warn_if_readable_by_others(settings.tls_key)
 
@@ -97,13 +98,18 @@ class Certificates:
 
     def reload(self) -> None:
         """Read the files again; any that have become wrong change nothing but log and metrics."""
-        seen = _read(self._settings)
-        if seen == self._seen:
+        seen, was_seen, was_refused = _read(self._settings), self._seen, self._refusal
+        if seen == was_seen and not was_refused:
             return
-        self._seen = seen
+        self._seen, self._refusal = seen, ""
         try:
-            self._identity = self._checked(seen)
+            self._identity = self._checked(
+                seen
+            )  # what was refused may be good by now: its time comes, or a clock is set
         except InvalidSettings as error:
+            self._refusal = str(error)
+            if (seen, self._refusal) == (was_seen, was_refused):
+                return  # told before
             self._metrics.access.certificate_reloads.labels("refused").inc()
             self._metrics.access.certificate_refused.set(1)
             _log.error("certificate not reloaded; the one read before stays in use", faults=str(error))

@@ -1,6 +1,7 @@
 """Who asks, what they may do and how much of it, and which role each call takes."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 ROLES = ("translate", "explain", "monitor", "admin")
@@ -68,3 +69,6 @@ class Principal:
 
 ANYONE = Principal("anyone", _ANY, Quota())
 """Whoever comes to a service that was given no credentials file."""
+
+asking: ContextVar[Principal] = ContextVar("asking", default=ANYONE)
+"""Who makes the call that the current task is about, once the gate has let them in."""

@@ -65,13 +65,10 @@ def secure(
 ) -> None:
     """Remember how this command and the service come to trust each other; what comes before every command's name."""
     key = os.environ.get("INTERLINEAR_KEY") or None
-    security = Security(
-        key if key_file is None else key_file.read_text().strip(),
-        tls,
-        *(None if file is None else file.read_bytes() for file in (tls_authority, certificate, certificate_key)),
-        server_name=tls_server_name,
-    )
-    _security.set(security)
+    files = (tls_authority, certificate, certificate_key)
+    authority, chain, private_key = (None if file is None else file.read_bytes() for file in files)
+    key = key if key_file is None else key_file.read_text().strip()
+    _security.set(Security(key, tls, authority, chain, private_key, tls_server_name))
 
 
 def unusable(error: OSError) -> str:

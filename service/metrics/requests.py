@@ -55,7 +55,8 @@ class AccessMetrics(Family):
             "credential_reloads", "Times the credentials were read again (loaded, refused).", "result"
         )
         self.credentials_refused = self.gauge(
-            "credentials_refused", "1 while the credentials file is of no use and those read before stay in force, else 0."
+            "credentials_refused",
+            "1 while the credentials file is of no use and those read before stay in force, else 0.",
         )
         self.certificate_reloads = self.counter(
             "certificate_reloads", "Times the certificate was read again (loaded, refused).", "result"

@@ -150,7 +150,7 @@ class ModelFolder:
                 with contextlib.suppress(
                     ModelRefused
                 ):  # it is logged and counted, and tried again when its files change
-                    await self._load_named(root, name, found[name])
+                    await self._load_named(root, name, found[name], self._held(name))
             self._unload_gone(root, found)
 
     async def watch(self) -> None:
@@ -162,11 +162,19 @@ class ModelFolder:
             except Exception as error:  # the service goes on with what it has, and the next look may go better
                 _log.error("the folder of models could not be looked at", exc_info=error)
 
-    async def _load_named(self, root: Path, name: str, signature: Signature) -> Activated:
+    def _held(self, name: str) -> ServedModel | None:
+        """Return the model that was loaded from a subfolder, if it still is."""
+        model = self._holds.get(name)
+        return model if model in self.models.listed() else None
+
+    async def _load_named(
+        self, root: Path, name: str, signature: Signature, held: ServedModel | None = None
+    ) -> Activated:
+        """Load the bundle in a subfolder, unless it is the one that ``held`` was loaded from."""
         self._tried[name] = signature
         self._waiting.discard(name)
         try:
-            activated = await self._load(root / name)
+            activated = await self._load(root / name, held)
         except BundleRefused as error:
             self._metrics.models.loads.labels("refused").inc()
             self._refused.add(name)
@@ -181,7 +189,7 @@ class ModelFolder:
         finally:
             self._metrics.models.refused.set(len(self._refused))
 
-    async def _load(self, folder: Path) -> Activated:
+    async def _load(self, folder: Path, held: ServedModel | None = None) -> Activated:
         """Have the bundle in ``folder`` examined, load it and let it answer.
 
         Raises:
@@ -191,6 +199,8 @@ class ModelFolder:
         metrics = self._metrics.models
         try:
             examined = await examine(folder)
+            if held is not None and held.digest == examined.digest:  # touched; another version may be active on purpose
+                return Activated(held, "")
             await asyncio.to_thread(self._check_room, folder, examined)
             bundle = await read(folder, examined.digest)
             with self.models.expected(bundle.manifest.qualified_name):

@@ -42,7 +42,9 @@ def told(seed: int, peak: float, options: list[SearchOptions]) -> list[tuple[lis
             answers.setdefault(sentence, hypotheses[0].token_ids)
         for sentence in range(len(options)):
             if sentence not in answers:
-                certain[sentence].append(certain_prefix(beams, sentence))
+                known = certain[sentence][-1] if certain[sentence] else ()
+                certain[sentence].append(certain_prefix(beams, sentence, known))
+                assert certain[sentence][-1] == certain_prefix(beams, sentence)
     return [(certain[sentence], answers[sentence]) for sentence in range(len(options))]
 
 

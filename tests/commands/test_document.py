@@ -100,10 +100,51 @@ def test_a_file_is_there_when_it_is_whole(translate: Run, file: Path, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["document.txt", "output.txt"]
 
 
-def test_a_document_may_be_replaced_by_its_translation(translate: Run, file: Path) -> None:
-    expected = translate("--document", str(file)).stdout
-    assert translate("--document", str(file), "--output", str(file)).returncode == 0
-    assert file.read_bytes() == expected
+def test_a_document_is_not_written_over_by_its_translation(translate: Run, file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.txt"
+    link.symlink_to(file)
+    for output in (file, link):
+        result = translate("--document", str(file), "--output", str(output))
+        assert result.returncode == 2
+        assert b"is the document itself, which would be lost; name another file" in result.stderr
+    assert file.read_bytes() == DOCUMENT
+
+
+def test_a_translation_that_was_cut_off_is_told_with_its_line(translate: Run, file: Path) -> None:
+    file.write_bytes(b"How many brothers?\n\nMy father's car is older than yours.\n")
+    said = b"interlinear: line %d: the translation was cut off at 3 tokens, the most it may have; its end is missing\n"
+    expected = said % 1 + said % 3
+    document = translate("--document", str(file), "--max-target-tokens", "3")
+    assert (document.returncode, document.stderr) == (0, expected)
+    for result in (
+        translate("--file", str(file), "--max-target-tokens", "3"),
+        translate("--max-target-tokens", "3", stdin=file.read_bytes()),
+    ):
+        told = [line for line in result.stderr.splitlines(keepends=True) if line.startswith(b"interlinear: ")]
+        assert (result.returncode, b"".join(told)) == (0, expected)
+    guarded = translate("--document", str(file), "--max-target-tokens", "3", "--guard", "report")
+    assert guarded.stderr.count(b"cut off") == 2 and b"line 3 is suspicious: " in guarded.stderr
+
+
+def test_ctrl_c_says_what_is_left_and_how_much_of_it(service: ServiceProcess, tmp_path: Path) -> None:
+    document, output = tmp_path / "document.txt", tmp_path / "output.txt"
+    document.write_bytes(b"".join(b"Number %d, I don't know.\n" % number for number in range(20_000)))
+    asking = subprocess.Popen(
+        command("--document", str(document), "--output", str(output)),
+        cwd=ROOT,
+        env=environment(service.address),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    partial = tmp_path / "output.txt.partial"
+    while not partial.exists() or not partial.stat().st_size:
+        assert asking.poll() is None
+        time.sleep(0.01)
+    asking.send_signal(signal.SIGINT)
+    _, said = asking.communicate(timeout=60)
+    assert asking.returncode == 130 and not output.exists()
+    sentences = partial.read_bytes().count(b"\n") + 1
+    assert f"the translation of the first {sentences} sentences is in {partial}" in said
 
 
 def test_a_sentence_that_is_refused_stays_in_its_language_and_its_line_is_told(translate: Run, file: Path) -> None:
@@ -127,12 +168,13 @@ def test_options_are_those_of_single_texts(translate: Run, file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--document", "missing.txt"), 2, "missing.txt"),
+        (("--document", "missing.txt"), 2, "there is no missing.txt; check its name"),
+        (("--document", "{folder}"), 2, "is a folder; name a file"),
         (("--document", "{file}", "--file", "{file}"), 2, "only one of them"),
         (("--document", "{file}", "text"), 2, "only one of them"),
         (("--output", "o.txt", "text"), 2, "--output is for --document"),
         (("--document", "{file}", "--output", "{folder}"), 2, "is no file"),
-        (("--document", "{file}", "--output", "{folder}/none/o.txt"), 2, "No such file"),
+        (("--document", "{file}", "--output", "{folder}/none/o.txt"), 2, "none; make it, or name a file in another"),
         (("--document", "{file}", "--beam-size", "99"), 1, "beam_size is 99; allowed is 1 to 16"),
         (("--document", "{file}", "--forced-prefix", "La"), 1, "a document has many; leave it out"),
         (("--document", "{file}", "--model", "other"), 1, "no model 'other' is loaded"),
@@ -158,7 +200,7 @@ def test_without_a_service_it_is_told_where_none_answers(translate: Run, file: P
     arguments = ("--document", str(file), "--output", str(output), "--timeout", "2")
     result = translate(*arguments, INTERLINEAR_GRPC_ADDRESS="127.0.0.1:9")
     assert result.returncode == 3
-    assert b"no" in result.stderr and not output.exists()
+    assert b"no" in result.stderr and [path.name for path in tmp_path.iterdir()] == ["document.txt"]
 
 
 def test_progress_is_shown_to_a_person_who_does_not_see_the_translation(

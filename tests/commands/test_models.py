@@ -34,7 +34,9 @@ def test_versions_are_listed_activated_loaded_and_unloaded(service: ServiceProce
     assert run(service, "load", "second").stdout == "tiny@2 is active, in place of 2\n"
     answer = json.loads(run(service, "activate", "tiny", "1", "--json").stdout)
     assert (answer["model"]["version"], answer["model"]["isActive"], answer["previousVersion"]) == ("1", True, "2")
-    assert run(service, "unload", "tiny", "2").stdout == "unloaded tiny@2\n"
+    assert run(service, "activate", "tiny@2").stdout == "tiny@2 is active, in place of 1\n"
+    assert run(service, "activate", "tiny@1", "1").stdout == "tiny@1 is active, in place of 2\n"
+    assert run(service, "unload", "tiny@2").stdout == "unloaded tiny@2\n"
     assert [model["version"] for model in json.loads(run(service, "--json").stdout)["models"]] == ["1"]
 
 
@@ -51,3 +53,14 @@ def test_a_refusal_is_one_line_and_exit_code_1(service: ServiceProcess, argument
     assert (result.returncode, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("activate", "tiny@1", "2"), "give one of them"), (("unload", "tiny"), "tiny@VERSION")],
+)
+def test_a_version_named_twice_over_or_not_at_all_is_asked_for(
+    service: ServiceProcess, arguments: tuple[str, ...], words: str
+) -> None:
+    result = run(service, *arguments)
+    assert result.returncode == 2 and words in result.stderr

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(tiny_bundle: Path, folder: Path) -> Iterator[ServiceProcess]:
-    files = write_tls(folder, issued(AUTHORITY, "localhost"), CLIENTS)
+    files = write_tls(folder, issued(AUTHORITY, "127.0.0.1"), CLIENTS)
     settings = {name.upper(): str(path) for name, path in files.settings.items() if "client" not in name}
     with service_process(tiny_bundle, CREDENTIALS=str(folder / "credentials.toml"), **settings) as running:
         yield running
@@ -38,7 +38,7 @@ def service(tiny_bundle: Path, folder: Path) -> Iterator[ServiceProcess]:
 
 def asked(service: ServiceProcess, *options: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":
     """Return how the command ended that asks for one translation."""
-    address = service.address.replace("127.0.0.1", "localhost")
+    address = service.address
     arguments = command(*options, "translate", SENTENCE, "--timeout", "5")
     return subprocess.run(arguments, cwd=ROOT, env=environment(address) | variables, capture_output=True, timeout=60)
 
@@ -57,24 +57,44 @@ def test_without_a_key_or_without_tls_the_command_says_what_is_missing(service: 
     authority = str(folder / "authority.crt")
     keyless = asked(service, "--tls-authority", authority)
     assert keyless.returncode == 1
-    assert b"API key" in keyless.stderr
+    assert b"API key" in keyless.stderr and b"--key-file" in keyless.stderr and b"INTERLINEAR_KEY" in keyless.stderr
     wrong = asked(service, "--tls-authority", authority, INTERLINEAR_KEY="ilk_wrong")
     assert wrong.returncode == 1
     assert b"ilk_wrong" not in wrong.stderr
-    assert asked(service, INTERLINEAR_KEY=KEY).returncode == 3, "the service speaks TLS, the command does not"
+    plain = asked(service, INTERLINEAR_KEY=KEY)
+    assert plain.returncode == 3, "the service speaks TLS, the command does not"
+    assert b"it may be restarting, or speak TLS (--tls-authority" in plain.stderr
+    stranger = asked(service, "--tls", INTERLINEAR_KEY=KEY)
+    assert stranger.returncode == 3 and b"--tls-authority" in stranger.stderr
+    assert b"interlinear serve" not in plain.stderr + stranger.stderr, "there is one"
+
+
+def test_a_service_reached_by_another_name_is_known_by_the_one_in_its_certificate(
+    tiny_bundle: Path, folder: Path
+) -> None:
+    files = write_tls(folder, issued(AUTHORITY, "translate.example"), CLIENTS)
+    settings = {name.upper(): str(path) for name, path in files.settings.items() if "client" not in name}
+    with service_process(tiny_bundle, CREDENTIALS=str(folder / "credentials.toml"), **settings) as running:
+        known = "--tls-authority", str(folder / "authority.crt"), "--key-file", str(folder / "reader.key")
+        wrong = asked(running, *known)
+        assert wrong.returncode == 3 and b"--tls-server-name" in wrong.stderr
+        assert asked(running, *known, "--tls-server-name", "translate.example").returncode == 0
+        assert asked(running, *known, INTERLINEAR_TLS_SERVER_NAME="translate.example").returncode == 0
 
 
 def test_a_certificate_stands_in_for_a_key_where_the_service_asks_for_one(tiny_bundle: Path, folder: Path) -> None:
-    files = write_tls(folder, issued(AUTHORITY, "localhost"), CLIENTS)
+    files = write_tls(folder, issued(AUTHORITY, "127.0.0.1"), CLIENTS)
     settings = {name.upper(): str(path) for name, path in files.settings.items()}
     own = "--certificate", str(folder / "client.crt"), "--certificate-key", str(folder / "client.key")
     authority = "--tls-authority", str(folder / "authority.crt")
     with service_process(tiny_bundle, CREDENTIALS=str(folder / "credentials.toml"), **settings) as running:
         assert asked(running, *authority, *own).returncode == 0
-        assert asked(running, *authority).returncode == 3, "the handshake fails"
+        without = asked(running, *authority)
+        assert without.returncode == 3, "the handshake fails"
+        assert b"--certificate" in without.stderr
 
 
 def test_a_file_that_is_not_there_is_named(service: ServiceProcess) -> None:
     ended = asked(service, "--key-file", "/no/such/key")
     assert ended.returncode == 2
-    assert b"/no/such/key" in ended.stderr and b"Traceback" not in ended.stderr
+    assert ended.stderr == b"interlinear: there is no /no/such/key; check its name, and the folder that it is in\n"

@@ -78,6 +78,19 @@ def test_the_process_is_given_the_time_to_drain(pod: Any, settings: Settings) ->
     assert container_period(pod) < settings.drain_delay_seconds
 
 
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_a_probe_is_patient_with_a_service_that_is_busy(container: Any, probe: str) -> None:
+    # The answer took up to 5.7 s while 40 callers at once asked for explanations over HTTP.
+    assert container[probe]["timeoutSeconds"] >= 5
+    assert container[probe]["failureThreshold"] >= 3
+
+
+def test_a_pod_is_given_the_time_to_load_many_bundles_and_may_have_none(container: Any) -> None:
+    probe = container["startupProbe"]
+    assert probe["httpGet"]["path"] == "/healthz"
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
+
+
 def container_period(pod: Any) -> float:
     probe = pod["containers"][0]["readinessProbe"]
     return float(probe["periodSeconds"] * probe["failureThreshold"])

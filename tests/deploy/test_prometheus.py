@@ -153,6 +153,18 @@ async def test_a_bundle_that_is_refused(prometheus: Prometheus, tiny_bundle: Pat
         await prometheus.is_over("InterlinearModelRefused", "bundle")
 
 
+async def test_a_bundle_that_was_refused_before_anybody_looked(
+    prometheus: Prometheus, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "broken")
+    (tmp_path / "broken" / "encoder.onnx").write_bytes(b"cut short")
+    with service_process(tiny_bundle, MODELS=str(tmp_path), MODELS_POLL_SECONDS="0.2") as service:
+        prometheus.scrape("early", service.admin_http_address)
+        await prometheus.fires("InterlinearModelRefused", "early")
+        shutil.rmtree(tmp_path / "broken")
+        await prometheus.is_over("InterlinearModelRefused", "early")
+
+
 async def test_a_certificate_that_ends_soon_and_one_that_is_none(
     prometheus: Prometheus, tiny_bundle: Path, tmp_path: Path
 ) -> None:

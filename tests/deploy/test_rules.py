@@ -1,13 +1,16 @@
 """The rules are what promtool takes them for, each is tested both ways, and the runbook knows each of them."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from service.commands.app import app
 from tests.deploy.queries import ALERTS, DEPLOY, RECORDING, ROOT, rule_queries, rules, selected
 
 TESTS = sorted(Path(__file__).parent.glob("*.test.yml"))
@@ -85,6 +88,21 @@ def test_every_entry_tells_what_it_means_what_users_feel_where_to_look_and_what_
         entry = re.split(r"^## ", entry, flags=re.MULTILINE)[0]
         told = re.findall(r"^\* \*\*(.+?)\.\*\*", entry, flags=re.MULTILINE)
         assert told == ["Means", "Users feel", "Look at", "Do"], entry.splitlines()[0]
+
+
+def test_an_entry_that_says_to_go_back_leads_to_how() -> None:
+    assert "\n## Going back\n" in RUNBOOK
+    entries = RUNBOOK.partition("\n## Alerts\n")[2]
+    assert len(re.findall(r"\[go back\]\(#going-back\)", entries, flags=re.IGNORECASE)) >= 4
+    assert not re.search(r"(?<!\[)\bgo back to\b", entries, flags=re.IGNORECASE)
+
+
+def test_the_commands_of_the_runbook_exist() -> None:
+    lines = re.findall(r"^ *(interlinear .+)$", RUNBOOK, flags=re.MULTILINE)
+    assert any("--tls-server-name" in line for line in lines)
+    for line in lines:
+        run = CliRunner().invoke(app, [*shlex.split(line)[1:], "--help"], env={"INTERLINEAR_TLS_AUTHORITY": ""})
+        assert run.exit_code == 0, f"{line}: {run.output}"
 
 
 def test_the_runbook_names_only_metrics_that_the_rules_or_the_service_know() -> None:

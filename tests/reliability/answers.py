@@ -21,7 +21,7 @@ Verdict: TypeAlias = Literal["right", "refused", "late", "gone", "lost", "stuck"
 NO_ANSWER = "NO_ANSWER"  # in place of a code: the caller gave up waiting
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
-_TABLE_ROW = re.compile(r"\| `([A-Z_]+)` \| `([A-Z_]+)` \| (\d{3}) \|")
+_TABLE_ROW = re.compile(r"\| `([A-Z_]+)` \| `([A-Z_]+)` \| (\d{3}|–) \|")
 _VOLATILE = {"timings", "batch_size", "cached", "metadata"}  # fields that differ between equal answers
 
 
@@ -46,16 +46,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Documented:
-    """What docs/api.md says of a reason."""
+    """What docs/api.md says of a reason.
+
+    Attributes:
+        code: Name of the gRPC code.
+        http_status: In digits; a dash where it cannot be met over HTTP.
+    """
 
     code: str
-    http_status: int
+    http_status: str
 
 
 def documented() -> dict[str, Documented]:
     """Return the error table of docs/api.md by reason."""
     rows = _TABLE_ROW.findall((ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
-    return {reason: Documented(code, int(status)) for reason, code, status in rows}
+    return {reason: Documented(code, status) for reason, code, status in rows}
 
 
 @functools.cache

@@ -52,9 +52,9 @@ def for_grpc(chance: Chance) -> Conversation:
     return Conversation(make.__name__.strip("_"), make(chance), *_ending(chance))
 
 
-def calls(path: str, count: int = 1) -> bytes:
+def calls(path: str, count: int = 1, *headers: tuple[str, str]) -> bytes:
     """Return calls of one connection to ``path``, a byte a character; each but the last is given up at once."""
-    block = _headers((":path", path))
+    block = _headers((":path", path), *headers)
     numbers = range(1, 2 * count, 2)
     begun = [_frame(_HEADERS, _END_HEADERS | _END_STREAM, number, block) for number in numbers]
     resets = [_frame(_RST_STREAM, 0, number, struct.pack(">I", 8)) for number in numbers[:-1]]

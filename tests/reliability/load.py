@@ -143,7 +143,8 @@ class Caller:
         except grpc.aio.AioRpcError:
             return of_error(await begun.error(), time.perf_counter() - started)
         except asyncio.CancelledError:
-            if not call.cancelled():
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # not the call was cancelled, but whoever asks
                 raise
             return Outcome("CANCELLED", seconds=time.perf_counter() - started)
         finally:

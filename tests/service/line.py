@@ -46,6 +46,10 @@ class Line:
         """Carry nothing more from the service; what goes to it still gets there."""
         self._flowing.clear()
 
+    def go_on(self) -> None:
+        """Carry again what was held."""
+        self._flowing.set()
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -187,6 +187,25 @@ async def test_a_quota_is_one_for_both_transports_and_tells_when_to_come_back(
     assert reason_and_field(second) == (429, "CONCURRENCY_EXCEEDED", "")
 
 
+async def test_what_one_caller_sent_is_kept_for_that_caller_alone_over_one_connection_too(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    keys = {name: f"ilk_{name}" for name in ("newsroom", "archive")}
+    credentials = tmp_path / "credentials.toml"
+    credentials.write_text("".join(entry(name, key=key) for name, key in keys.items()))
+    over_http, over_grpc = [], []
+    async with served(tiny_bundle, credentials=credentials, cache_bytes=1 << 20) as running:
+        address = f"http://{running.http_address}/v1/translate"
+        async with httpx.AsyncClient(timeout=30) as http, grpc.aio.insecure_channel(running.address) as channel:
+            for name in ("newsroom", "archive", "newsroom", "archive"):
+                headers = {"authorization": f"Bearer {keys[name]}"}
+                reply = await http.post(address, json={"texts": [SENTENCE]}, headers=headers)
+                over_http.append(reply.json()["results"][0]["translation"].get("cached", False))
+                response = await translate(channel, **headers)
+                over_grpc.append(response.results[0].translation.cached)
+    assert over_http == over_grpc == [False, False, True, True]
+
+
 async def test_no_key_no_certificate_and_no_address_of_a_caller_reaches_the_log(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from tests.service.edge import metric_value
 
 
 def key(text: str = "a", **changes: Any) -> CacheKey:
-    return CacheKey("digest", "", text, TranslationOptions(), 0, 0)._replace(**changes)
+    return CacheKey("anyone", "digest", "", text, TranslationOptions(), 0, 0)._replace(**changes)
 
 
 def translation(text: str) -> pb.Translation:
@@ -40,6 +40,7 @@ def test_a_reader_of_a_kept_translation_may_change_his_copy(metrics: Metrics) ->
 @pytest.mark.parametrize(
     "changes",
     [
+        {"principal": "other"},
         {"digest": "other"},
         {"reverse_digest": "other"},
         {"text": "A"},

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.access.principals import Principal, Quota, asking
 from service.calls import Calls
 from service.errors import (
     InvalidRequest,
@@ -289,6 +290,36 @@ async def test_a_kept_translation_is_the_same_to_the_bit_but_for_saying_so(serve
         assert (await serving.calls.translate(request, None)).results[0].translation.cached
         request.options.beam_size = 3
         assert not (await serving.calls.translate(request, None)).results[0].translation.cached
+
+
+async def test_nobody_learns_from_the_cache_what_somebody_else_has_sent(serve: Serve) -> None:
+    request = pb.TranslateRequest(texts=["The house is small."])
+
+    async def cached(name: str) -> bool:
+        asking.set(Principal(name, frozenset({"translate"}), Quota()))
+        return bool((await serving.calls.translate(request, None)).results[0].translation.cached)
+
+    async with serve(cache_bytes=1 << 20) as serving:
+        asked = ["newsroom", "archive", "newsroom", "archive"]
+        assert [await asyncio.create_task(cached(name)) for name in asked] == [False, False, True, True]
+
+
+async def test_an_error_nobody_foresaw_ends_the_call_and_leaves_nothing_running(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(cache_bytes=1 << 20) as serving:
+        translate = serving.model.translator.translate
+
+        async def breaking(text: str, *arguments: Any) -> Any:
+            if text == "Two.":
+                raise ZeroDivisionError
+            return await translate(text, *arguments)
+
+        monkeypatch.setattr(serving.model.translator, "translate", breaking)
+        before = asyncio.all_tasks()
+        with pytest.raises(ZeroDivisionError):
+            await serving.calls.translate(pb.TranslateRequest(texts=["One.", "Two.", "Three."] * 20), None)
+        assert asyncio.all_tasks() == before
 
 
 async def test_a_document_uses_what_was_kept_and_keeps_what_it_makes(serve: Serve) -> None:

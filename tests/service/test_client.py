@@ -7,6 +7,7 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
+from service.call_status import unreached
 from service.client import CallFailed, Client, failure, service_config, translation_of
 from service.errors import OptionOutOfRange, QueueFull
 from service.pb import interlinear_pb2 as pb
@@ -147,3 +148,41 @@ def test_no_stream_has_a_deadline_as_a_whole() -> None:
     _, streams = service_config(1.5, False)["methodConfig"]
     assert {entry["method"] for entry in streams["name"]} == {"TranslateStream", "StreamTokens"}
     assert "timeout" not in streams
+
+
+async def test_a_stream_refused_while_its_client_still_writes_ends_with_the_service_s_own_status() -> None:
+    class Refusing(pb_grpc.TranslationServiceServicer):
+        async def TranslateStream(self, requests: Any, context: Any) -> Any:
+            await anext(aiter(requests))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
+            yield
+
+    server = grpc.aio.server()
+    pb_grpc.add_TranslationServiceServicer_to_server(Refusing(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with Client(f"127.0.0.1:{port}") as client:
+        for _ in range(30):
+            with pytest.raises(CallFailed, match="not you") as caught:
+                async for _ in client.translate_stream(pb.DocumentOptions(), ["text " * 3000] * 200):
+                    pass
+            assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
+    await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("details", "tls", "said"),
+    [
+        ("ipv4:10.0.0.1:1: Socket closed", False, "--tls-authority"),
+        ("ipv4:10.0.0.1:1: Socket closed", True, "--certificate"),
+        ("Hostname Verification Check failed.", True, "--tls-server-name"),
+        ("CERTIFICATE_VERIFY_FAILED: unable to get local issuer", True, "--tls-authority"),
+        ("error:100000f7:WRONG_VERSION_NUMBER", True, "leave out --tls"),
+        ("ipv4:10.0.0.1:1: Connection refused", True, "interlinear serve"),
+        ("ipv6:%5B::1%5D:1: Connection refused", True, "127.0.0.1"),
+    ],
+)
+def test_what_keeps_a_client_from_a_service_is_told_as_what_it_is(details: str, tls: bool, said: str) -> None:
+    told = unreached("host:1", details, tls)
+    assert said in told and details in told and "host:1" in told
+    assert ("interlinear serve" in told) == ("refused" in details)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.documents import in_order, patiently, sentences, window
-from service.errors import DeadlinePassed, QueueFull
+from service.errors import DeadlinePassed, QueueFull, StreamInvalid
 from service.segmentation import Segmenter, Sentence
 
 
@@ -81,6 +81,32 @@ async def test_an_answer_does_not_wait_for_the_rest_of_the_document() -> None:
     async with aclosing(in_order(given, answer, 8)) as answers:
         sentence, _ = await asyncio.wait_for(anext(answers), 5)
         assert sentence.text == "One."
+
+
+@pytest.mark.parametrize("line", ["*\n", "* ", "\n", "*"])
+async def test_a_document_without_a_word_does_not_hold_up_the_loop(line: str) -> None:
+    """Another caller of the loop gets a turn at least after every 16 Ki characters."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    text = line * (1_000_000 // len(line))
+    caller = asyncio.create_task(others())
+    [sentence] = [sentence async for sentence in document([text, "\nOne."])]
+    assert sentence.text == "One."
+    caller.cancel()
+    assert turns >= len(text) >> 14
+
+
+async def test_a_million_characters_without_a_word_are_refused_however_they_come() -> None:
+    for part in ("*\n", "\n", "*"):
+        with pytest.raises(StreamInvalid, match="in a row"):
+            async for _ in document([part * 600_000, part * 600_000]):
+                raise AssertionError
 
 
 async def test_sentences_that_arrived_before_are_not_answered_again() -> None:

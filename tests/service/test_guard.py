@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from bundle.figures import figure_faults
 from bundle.manifest import read
 from bundle.tokenizer import Tokenizer
+from service import guard
 from service.admission import Limits
+from service.batch import Job
 from service.engine import Engine
 from service.errors import AttentionMissing, DeadlinePassed
 from service.guard import (
@@ -34,7 +36,7 @@ from service.guard import (
 from service.metrics import Metrics
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
-from service.scheduler import Scheduler
+from service.scheduler import Outcome, Scheduler
 from service.settings import Settings
 from service.translation import TranslationOptions
 from service.translator import Translator
@@ -88,6 +90,21 @@ def test_exactly_the_tokens_of_a_loop_are_counted(
     assert repeated_tokens([*before, *run * times, *after]) == len(run) * times
 
 
+@given(
+    st.lists(
+        st.lists(st.integers(0, 3), min_size=1, max_size=17).flatmap(
+            lambda run: st.integers(1, 4).map(lambda times: run * times)
+        ),
+        max_size=5,
+    )
+)
+def test_what_is_passed_over_quickly_has_no_loop(runs: list[list[int]]) -> None:
+    """The search is spared where no three tokens come twice: against the search of every text."""
+    token_ids = [token_id for run in runs for token_id in run]
+    found = guard._LOOP.finditer("".join(map(chr, token_ids)))
+    assert repeated_tokens(token_ids) == sum(loop.end() - loop.start() for loop in found)
+
+
 def test_nothing_speaks_against_a_plain_translation(words: Any) -> None:
     assert reasons(fine(words)) == []
 
@@ -112,6 +129,14 @@ def test_each_sign_is_named_with_what_was_measured_and_what_counts(words: Any) -
         too_low = reason == "low_probability" or (reason == "length" and value < 1)
         assert found.value < found.threshold if too_low else found.value >= found.threshold
         assert found.message and found.message[0].isprintable()
+
+
+def test_a_translation_that_was_cut_off_is_suspicious_whatever_is_known(words: Any) -> None:
+    for norms in (NORMS, NOTHING_KNOWN):
+        [found] = suspicions(fine(words, cut_off=True), norms)
+        length = len(fine(words).target_ids)
+        assert (found.reason, found.value, found.threshold) == ("length", 1.0, 1.0)
+        assert f"cut off at {length} tokens" in found.message
 
 
 def test_what_the_source_repeats_may_be_repeated(words: Any) -> None:
@@ -205,7 +230,6 @@ async def test_a_loop_is_reported_by_all_and_made_again_only_where_asked(
         assert set(plain.suspicions) <= set(report.suspicions)
         again = await translator.translate(text, RETRY)
         assert severity(again.suspicions) <= severity(report.suspicions)
-        assert not again.hurried
         if again.retried:
             blocked = replace(RETRY, guard="report", no_repeat_ngram_size=RETRY_NGRAM_SIZE)
             assert again.hypotheses == (await translator.translate(text, blocked)).hypotheses
@@ -253,17 +277,21 @@ async def test_a_translation_that_was_blocked_already_is_not_made_again(
     assert not any(count(metrics, "guard_retries", result=result) for result in ("better", "kept"))
 
 
-async def test_a_deadline_that_leaves_no_time_for_a_second_one_gets_the_first(
-    translator: Translator, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+async def test_a_deadline_that_comes_before_the_second_one_passes_for_the_whole(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, loop = await looping(translator), asyncio.get_running_loop()
-    plain = await translator.translate(text, TranslationOptions())
-    monkeypatch.setattr("service.translator._RESERVED_SECONDS", 60.0)
-    kept = await translator.translate(text, RETRY, deadline=loop.time() + 30.0)
-    assert kept.hypotheses == plain.hypotheses and kept.hurried and not kept.retried
-    assert count(metrics, "guard_retries", result="kept") == 1
+    scheduler = translator._scheduler
+    submit, made = scheduler.submit, []
+
+    async def late(job: Job, deadline: float | None = None) -> Outcome:
+        made.append(job)
+        return await submit(job, loop.time() if len(made) == 2 else deadline)
+
+    monkeypatch.setattr(scheduler, "submit", late)
     with pytest.raises(DeadlinePassed):
-        await translator.translate(text, RETRY, deadline=loop.time())
+        await translator.translate(text, RETRY, deadline=loop.time() + 30.0)
+    assert [job.options.no_repeat_ngram_size for job in made] == [0, RETRY_NGRAM_SIZE]
 
 
 async def test_the_time_of_both_attempts_is_told(translator: Translator) -> None:
@@ -302,6 +330,30 @@ async def test_what_was_found_arrives_over_the_wire(tiny_bundle: Path) -> None:
             await translations.Translate(
                 pb.TranslateRequest(texts=[text], options=pb.DecodingOptions(no_repeat_ngram_size=17))
             )
+
+
+async def test_whatever_is_cut_off_is_told_by_every_call_and_at_every_level(tiny_bundle: Path) -> None:
+    options, text = pb.DecodingOptions(max_target_tokens=2), SENTENCES[0]
+    async with served(tiny_bundle) as service, grpc.aio.insecure_channel(service.address) as channel:
+        translations, explanations = pb_grpc.TranslationServiceStub(channel), pb_grpc.ExplanationServiceStub(channel)
+        answers = []
+        for guard in pb.TranslationGuard.values():
+            reply = await translations.Translate(pb.TranslateRequest(texts=[text], options=options, guard=guard))
+            answers.append(reply.results[0].translation.suspicions)
+            document = [
+                pb.TranslateStreamRequest(options=pb.DocumentOptions(options=options, guard=guard)),
+                pb.TranslateStreamRequest(text=text),
+            ]
+            first = await anext(aiter(translations.TranslateStream(document)))
+            answers.append(first.sentence.translation.suspicions)
+        told = [part async for part in translations.StreamTokens(pb.StreamTokensRequest(text=text, options=options))]
+        answers.append(told[-1].translation.suspicions)
+        answers.append((await explanations.Explain(pb.ExplainRequest(text=text, options=options))).suspicions)
+        whole = await translations.Translate(pb.TranslateRequest(texts=[text]))
+    for found in answers:
+        [cut] = [each for each in found if each.reason == pb.SUSPICION_REASON_LENGTH]
+        assert "cut off at 2 tokens" in cut.message
+    assert not whole.results[0].translation.suspicions
 
 
 def test_every_reason_has_its_name_on_the_wire() -> None:

@@ -1,21 +1,31 @@
 """Connections that are slow, too many, or no HTTP at all."""
 
 import asyncio
+import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service import http_connection
+from service import http_connection, http_server
+from service.access.certificates import Certificates
 from service.http_connection import security_headers
 from service.http_server import create_app, running
+from service.metrics import Metrics
+from tests.service.access.files import issued, write_tls
+from tests.service.edge import settings_of
 
+AUTHORITY = trustme.CA()
 REPLY_BYTES = 32 << 20
 
 
@@ -83,7 +93,7 @@ async def test_a_client_that_reads_slowly_gets_it_all(port: int, monkeypatch: py
 
 
 async def test_a_connection_too_many_is_closed_and_the_others_stay(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(http_server, "_MOST_CONNECTIONS", 3)
     connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
     await asyncio.sleep(0.05)
     refused, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -93,6 +103,43 @@ async def test_a_connection_too_many_is_closed_and_the_others_stay(port: int, mo
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert (await until_closed(reader)).endswith(b"ok\n")
         writer.close()
+
+
+@contextlib.asynccontextmanager
+async def secured(tmp_path: Path) -> AsyncIterator[int]:
+    """Run a listener of HTTPS; yield its port."""
+    files = write_tls(tmp_path, issued(AUTHORITY, "localhost"), trustme.CA())
+    certificates = Certificates(settings_of(**files.settings), Metrics.on(CollectorRegistry()))
+    async with running(create_app(lambda: True), "127.0.0.1:0", security=certificates.ssl_context()) as bound:
+        yield bound
+
+
+async def test_a_handshake_that_does_not_come_in_time_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_TLS_SECONDS", 0.3)
+    async with secured(tmp_path) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x16\x03\x01")
+        assert await until_closed(reader) == b""
+        writer.close()
+
+
+async def test_connections_that_have_not_shaken_hands_are_counted_and_make_room_when_they_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_MOST_CONNECTIONS", 3)
+    trust = ssl.create_default_context()
+    AUTHORITY.configure_trust(trust)
+    async with secured(tmp_path) as port, httpx.AsyncClient(verify=trust) as http:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(httpx.TransportError):
+            await http.get(f"https://localhost:{port}/healthz")
+        for _, writer in silent:
+            writer.close()
+        await asyncio.sleep(0.05)
+        assert (await http.get(f"https://localhost:{port}/healthz")).text == "ok\n"
 
 
 @pytest.mark.parametrize(

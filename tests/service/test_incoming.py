@@ -29,6 +29,10 @@ def test_a_request_is_charged_for_every_code_point_of_its_texts(texts: list[str]
     *texts, text, target = valid
     assert characters_in(pb.TranslateRequest(texts=texts, model="en-fr")) == sum(map(len, texts))
     assert characters_in(pb.ExplainRequest(text=text, target=target)) == len(text) + len(target)
+    prefixed = pb.TranslateRequest(texts=texts, options=pb.DecodingOptions(forced_prefix=target))
+    assert characters_in(prefixed) == sum(map(len, texts)) + len(target)
+    replaced = pb.Intervention(replaced_source_words=[pb.WordReplacement(source_word=0, text=part) for part in texts])
+    assert characters_in(pb.WhatIfRequest(text=text, intervention=replaced)) == len(text) + sum(map(len, texts))
     assert characters_in(pb.TranslateStreamRequest(text=text)) == len(text)
     assert characters_in(pb.ListModelsRequest()) == 0
 

@@ -114,6 +114,21 @@ async def test_a_server_that_ends_by_itself_ends_the_process_for_its_supervisor(
         assert "secret" not in json.dumps(log)
 
 
+async def test_a_key_that_is_not_utf_8_does_not_reach_the_log(tiny_bundle: Path) -> None:
+    with service_process(tiny_bundle, DRAIN_DELAY_SECONDS="0") as process:
+        host, port = process.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        path = "/interlinear.v1.ModelService/ListModels"
+        writer.write(calls(path, 1, ("authorization", "Bearer secret\xff"), ("x-api-key", "secret\xfe")))
+        await asyncio.wait_for(reader.read(1), 5)
+        await asyncio.sleep(0.3)
+        writer.close()
+        process.process.terminate()
+        log = process.log()
+        assert "secret" not in json.dumps(log)
+        assert [event["event"] for event in log] == ["draining", "stopped"]
+
+
 async def test_a_document_that_outlasts_the_drain_is_told_so_and_seen_in_the_exit_code(tiny_bundle: Path) -> None:
     with service_process(tiny_bundle, DRAIN_DELAY_SECONDS="0", DRAIN_SECONDS="0.3") as process:
         async with grpc.aio.insecure_channel(process.address) as channel:

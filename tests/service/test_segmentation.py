@@ -173,6 +173,25 @@ def test_a_gap_too_long_for_one_message_is_refused() -> None:
             list(segmenter.feed(" " * 999 + "\n"))
 
 
+def test_lines_without_a_word_are_no_work_for_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def segment(language: str, line: str) -> list[str]:
+        seen.append(line)
+        return [line]
+
+    monkeypatch.setattr(sentencex, "segment", segment)
+    document = "\n***\n" * 50 + "_ _" * WINDOW_CHARACTERS + "\r\n(One)\r\n\u2014 \u2014\n- Two.\n...\n"
+    sentences, after = cut(document, (7, 99, 5000))
+    assert seen == ["(One)", "Two."] == [sentence.text for sentence in sentences]
+    assert joined(sentences, after) == document
+
+
+def test_a_quotation_after_a_long_line_of_signs_keeps_its_mark() -> None:
+    [sentence], _ = cut("*" * (2 * WINDOW_CHARACTERS) + " \u201cReally?\u201d")
+    assert sentence.text.endswith("\u201cReally?\u201d")
+
+
 def test_text_that_makes_the_library_panic_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     PanicException = type("PanicException", (BaseException,), {})
 
@@ -187,6 +206,7 @@ def test_hostile_lines_take_no_time_to_speak_of() -> None:
     generator = random.Random(4)
     lines = ["“" * 100_000, ". " * 50_000, "1. " * 30_000, "\u0301" * 100_000, "(" * 100_000, "a" * 200_000]
     lines.append("".join(generator.choices("“(\"'. a", k=100_000)))
+    lines += [wordless * 250_000 for wordless in ("*\n", ".\r\n", "--\u2028")] + ["*" * 500_000]
     for line in lines:
         began = time.perf_counter()
         assert joined(*cut(line)) == line

@@ -205,6 +205,27 @@ def test_refusing_lists_that_fill_a_request_takes_no_longer_than_decoding_a_few_
         assert time.perf_counter() - began < 0.5
 
 
+def test_the_first_fault_of_a_long_list_is_found_in_the_time_that_a_few_readings_take() -> None:
+    seconds: dict[str, float] = {}
+    kinds: tuple[tuple[str, list[Any]], ...] = (
+        ("valid", ["a"] * 4096),
+        ("last", ["a"] * 4095 + [1]),
+        ("two", ["a"] * 3000 + [1, "a", 2]),
+    )
+    for name, texts in kinds:
+        fields = {"texts": texts}
+        durations = []
+        for _ in range(5):
+            began = time.perf_counter()
+            if name == "valid":
+                json_format.ParseDict(fields, pb.TranslateRequest())
+            else:
+                assert refusal(pb.TranslateRequest, fields).field == f"texts[{texts.index(1)}]"
+            durations.append(time.perf_counter() - began)
+        seconds[name] = min(durations)
+    assert max(seconds["last"], seconds["two"]) < 8 * seconds["valid"]
+
+
 def test_what_is_wrong_with_a_field_is_told_without_its_value() -> None:
     assert "secret" not in str(refusal(pb.TranslateRequest, {"texts": "secret"}))
     assert "secret" not in str(refusal(pb.TranslateRequest, {"alignment": "secret"}))
@@ -214,13 +235,14 @@ def test_what_is_wrong_with_a_field_is_told_without_its_value() -> None:
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (b"", "line 1, column 1"),
+        (b"", "not JSON at column 1;"),
+        (b'{"texts":\n"a', "at line 2, column 1;"),
         (b'{"texts": ["a"}', "column 15"),
         (b'{"model": "a", "model": "b"}', "no key twice"),
         (b"[" * 100_000, "not JSON"),
         (b'{"texts": ["\xe9"]}', "UTF-8"),
     ],
-    ids=["empty", "torn", "twice", "deep", "latin"],
+    ids=["empty", "torn in a later line", "torn", "twice", "deep", "latin"],
 )
 def test_a_body_that_is_no_json_is_refused_with_its_place(body: bytes, match: str) -> None:
     with pytest.raises(errors.InvalidRequest, match=match):

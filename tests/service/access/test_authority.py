@@ -183,10 +183,12 @@ def test_a_file_that_has_become_wrong_changes_nothing_and_is_told_once(file: Pat
         own.reload()
     assert [event["log_level"] for event in logged] == ["error"]
     assert own.identify("ilk_a", ()).name == "newsroom"
+    value = metrics.registry.get_sample_value
+    assert value("interlinear_credentials_refused") == 1
     file.write_text(good + entry("late", key="ilk_late"))
     own.reload()
     assert own.identify("ilk_late", ()).name == "late"
-    value = metrics.registry.get_sample_value
+    assert value("interlinear_credentials_refused") == 0
     assert value("interlinear_credential_reloads_total", {"result": "refused"}) == 1
     assert value("interlinear_credential_reloads_total", {"result": "loaded"}) == 1
 

@@ -261,13 +261,40 @@ async def test_files_that_have_become_useless_change_nothing_and_are_told_once(
     metrics = Metrics.on(CollectorRegistry())
     own = certificates(files, metrics)
     before = await over_http(own, AUTHORITY, None)
+    kept = {file: file.read_bytes() for file in (files.certificate, files.key, files.client_authority)}
     damage(files)
     with structlog.testing.capture_logs() as logged:
         own.reload()
         own.reload()
     assert [event["log_level"] for event in logged] == ["error"]
     assert await over_http(own, AUTHORITY, None) == before
-    assert metrics.registry.get_sample_value("interlinear_certificate_reloads_total", {"result": "refused"}) == 1
+    value = metrics.registry.get_sample_value
+    assert value("interlinear_certificate_reloads_total", {"result": "refused"}) == 1
+    assert value("interlinear_certificate_refused") == 1
+    for file, content in kept.items():
+        file.write_bytes(content)
+    own.reload()
+    assert value("interlinear_certificate_refused") == 0
+
+
+async def test_a_certificate_that_comes_a_moment_before_its_time_is_taken_when_that_has_come(files: TlsFiles) -> None:
+    metrics = Metrics.on(CollectorRegistry())
+    own, now = certificates(files, metrics), datetime.now(UTC)
+    before = await over_http(own, AUTHORITY, None)
+    begins = now.replace(microsecond=0) + timedelta(seconds=3)  # a certificate knows whole seconds
+    write_tls(files.key.parent, AUTHORITY.issue_cert("localhost", not_before=begins), CLIENTS)
+    with structlog.testing.capture_logs() as logged:
+        own.reload()
+        own.reload()
+        assert await over_http(own, AUTHORITY, None) == before
+        await asyncio.sleep((begins - datetime.now(UTC)).total_seconds() + 0.1)
+        own.reload()
+        own.reload()
+    assert await over_http(own, AUTHORITY, None) != before
+    assert [event["log_level"] for event in logged] == ["error", "info"]
+    value = metrics.registry.get_sample_value
+    assert value("interlinear_certificate_reloads_total", {"result": "refused"}) == 1
+    assert value("interlinear_certificate_reloads_total", {"result": "loaded"}) == 1
 
 
 def test_all_faults_are_told_at_once(files: TlsFiles) -> None:

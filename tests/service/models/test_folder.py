@@ -292,6 +292,27 @@ async def test_a_reverse_model_serves_the_models_that_it_is_the_reverse_of(root:
         assert translation.hypotheses[0].alignment is not None
 
 
+async def test_a_bundle_that_is_only_touched_stays_as_it_is_and_undoes_no_roll_back(
+    root: Path, tiny_bundle: Path
+) -> None:
+    for version in ("1", "2"):
+        renamed(tiny_bundle, root / version, version=version)
+    async with watched(root) as folder:
+        folder.activate("tiny", "1")
+        before = folder.models.listed()
+        (root / "2" / "encoder.onnx").chmod(0o600)
+        for _ in range(3):
+            await folder.look()
+        assert active(folder) == ["tiny@1"] and folder.models.listed() == before
+        assert counted(folder, "loaded") == 2
+        renamed(tiny_bundle, root / "2", version="2", source_language="de")
+        await folder.look()
+        assert active(folder) == ["tiny@2"] and counted(folder, "loaded") == 3
+        folder.activate("tiny", "1")
+        await folder.load("2")  # whoever asks for it gets it
+        assert active(folder) == ["tiny@2"]
+
+
 async def test_what_is_damaged_is_refused_once_however_many_other_models_go(root: Path, tiny_bundle: Path) -> None:
     for version in ("1", "2", "3"):
         renamed(tiny_bundle, root / version, version=version)
