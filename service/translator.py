@@ -37,7 +37,6 @@ from service.translation import (
 )
 
 
-
 class Translator:
     """Translates texts with one bundle.
 

@@ -34,6 +34,7 @@ WIDE_FUNCTIONS = {
     "service/commands/what_if.py::what_if": "as translate",
     "service/commands/what_if.py::contrast": "as translate",
     "service/commands/what_if.py::alternatives": "as translate",
+    "service/commands/command_line.py::secure": "as translate, for what stands before every command",
 }
 
 IMPORT_EVERYTHING = '''

@@ -65,8 +65,7 @@ def translate(
 ) -> None:
     """Translate texts, a file, or standard input: one line in, one line out, in order; an empty line stays empty.
 
-    A line that is refused leaves an empty line, its reason on standard error, and exit code 1. Where a translation was
-    cut off, because it is as long as one may be, that is told there too.
+    A line that is refused leaves an empty line, its reason on standard error, and exit code 1. What is cut off is told.
 
     With --document, translate a text file as a whole: in sentences, and all that stands between them is kept as it is.
     A connection that breaks is taken up again. A sentence that is refused stays in its language, with its line and

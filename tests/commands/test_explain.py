@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.commands.test_app import SENTENCE, command, environment
 
 from service.translation import TranslationOptions
+from tests.commands.test_app import SENTENCE, command, environment
 from tests.service.edge import ROOT, ServiceProcess, service_process
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.commands.test_app import SENTENCE, command, environment
 from tests.commands.test_report_page import Page
-
 from tests.service.edge import ROOT, ServiceProcess, service_process
 from tests.tiny_bundle import SENTENCES
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 from rich.console import Console
-from tests.commands.test_app import SENTENCE, command, environment
 
 from service.commands.terminal_changes import alternatives_view, contrast_view, marked, numbered, what_if_view
 from service.pb import interlinear_pb2 as pb
+from tests.commands.test_app import SENTENCE, command, environment
 from tests.service.edge import ROOT, ServiceProcess, service_process
 from tests.service.explanations import explanation
 

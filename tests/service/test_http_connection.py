@@ -46,7 +46,7 @@ async def until_closed(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: "])
 async def test_headers_that_do_not_come_in_time_end_the_connection(
     port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +65,7 @@ async def test_headers_that_do_not_come_in_time_end_the_connection(
 async def test_a_second_request_has_as_little_time_as_the_first(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_connection, "_HEADER_SECONDS", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
     answer = await reader.readuntil(b"ok\n")
     assert answer.startswith(b"HTTP/1.1 200")
     writer.write(b"GET /heal")
@@ -76,7 +76,7 @@ async def test_a_second_request_has_as_little_time_as_the_first(port: int, monke
 async def test_a_client_that_does_not_read_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_connection, "_READING_SECONDS", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-    writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.write(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
     await asyncio.sleep(1.5)
     assert len(await until_closed(reader)) < REPLY_BYTES
     writer.close()
@@ -100,7 +100,7 @@ async def test_a_connection_too_many_is_closed_and_the_others_stay(port: int, mo
     assert await until_closed(refused) == b""
     writer.close()
     for reader, writer in connections:
-        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         assert (await until_closed(reader)).endswith(b"ok\n")
         writer.close()
 
@@ -146,9 +146,9 @@ async def test_connections_that_have_not_shaken_hands_are_counted_and_make_room_
     "sent",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1, 2\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 70_000,
+        b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1, 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 70_000,
     ],
     ids=["TLS", "target", "length", "headers"],
 )
@@ -171,7 +171,7 @@ async def test_a_body_that_breaks_its_own_rules_before_an_answer_is_refused_and_
     port: int, path: bytes, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + body)
+    writer.write(b"GET " + path + b" HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" + body)
     assert (await until_closed(reader)).startswith(b"HTTP/1.1 400")
     writer.close()
     await asyncio.sleep(0.05)
@@ -182,7 +182,7 @@ async def test_a_body_that_breaks_its_own_rules_amid_an_answer_only_ends_the_con
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /large HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(b"POST /large HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
     await asyncio.sleep(0.1)
     writer.write(b"no chunk at all\r\n")
     await until_closed(reader)
