@@ -52,6 +52,9 @@ def test_every_interlinear_command_shown_exists_with_its_options(page: Path) -> 
         if Path(name).name != "interlinear":
             continue
         part, words = typer.main.get_command(command_app.app), [name]
+        of_all = {option for parameter in part.params for option in parameter.opts}
+        while arguments and arguments[0].startswith("--") and arguments[0] in of_all:
+            arguments = arguments[2:]  # all that stand before a command's name take a value
         while (known := getattr(part, "commands", {})) and (
             arguments or not getattr(part, "invoke_without_command", False)
         ):

@@ -77,12 +77,5 @@ async def swap_under_load(root: Path, swaps: int) -> int:
 
 
 async def test_every_answer_is_that_of_the_version_that_began_it(root: Path) -> None:
+    # fifty swaps under load: python -m tests.reliability.faults --only hot_swaps
     assert await swap_under_load(root, swaps=4) > 100
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-async def test_fifty_swaps_lose_and_spoil_no_call(root: Path) -> None:
-    answered = await swap_under_load(root, swaps=50)
-    print(f"{answered} calls answered during 50 swaps")
-    assert answered > 1000
