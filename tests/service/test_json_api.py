@@ -224,7 +224,8 @@ async def test_a_caller_that_goes_away_amid_its_request_leaves_no_trace(service:
     host, port = service.http_address.split(":")
     with socket.create_connection((host, int(port))) as leaving:
         leaving.sendall(
-            b"POST /v1/translate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+            b"POST /v1/translate HTTP/1.1\r\nhost: localhost\r\n"
+            b"content-type: application/json\r\ncontent-length: 99\r\n\r\n{"
         )
         while not service.gate.started:
             await asyncio.sleep(0.001)
