@@ -30,6 +30,7 @@ from tests.reliability.verdict import Bar, concluded, none
 
 _CHANNELS = 4
 _AT_ONCE = 24
+_LAST_SECONDS = 5.0  # for what was under way when the last case was over, the probe among it
 _PROBE_SECONDS = 0.25
 _PROBE_PATIENCE_SECONDS = 10.0
 _BOUND_BYTES = 512 << 20
@@ -168,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(asyncio.run(_send_one(service, given.seed, given.case)))
             return 0
         fuzzed = asyncio.run(fuzz(service, given.requests, given.seed))
+        time.sleep(_LAST_SECONDS)
         found = bars(fuzzed, given.requests, service)
         for event in _errors(service)[:3]:
             print(event)
