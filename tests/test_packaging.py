@@ -54,7 +54,7 @@ def test_each_lock_answers_what_pyproject_asks() -> None:
         ("bundle", []),
         ("training", ["training"]),
         ("exporters", ["exporters", "training", "cpu"]),
-        ("service", ["service", "cpu", "figures"]),
+        ("service", ["service", "cpu", "figures", "traces"]),
     ],
 )
 def test_a_package_imports_only_what_its_extra_installs(package: str, extras: list[str]) -> None:
