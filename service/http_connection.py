@@ -35,7 +35,7 @@ class HttpConnection(H11Protocol):
     _late: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Take a connection, handshake included."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=1)  # what is written counts as sent only when the system has taken it

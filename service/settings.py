@@ -144,7 +144,7 @@ def read_settings(**overrides: object) -> Settings:
         InvalidSettings: one or more settings are wrong; the message lists all of them.
     """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them, and that is the point
     except ValidationError as error:
         faults = [
             f"  {PREFIX}{'_'.join(map(str, fault['loc'])).upper()}={fault['input']!s}: {_sentence(fault['msg'])}"

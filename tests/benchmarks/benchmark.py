@@ -219,7 +219,9 @@ def _scraped(address: str) -> dict[str, float]:
 def _peak_memory_mib(process_id: int) -> float:
     """Return the largest resident size a process has had (Linux)."""
     status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) / 1024  # type: ignore[union-attr]
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status)
+    assert peak is not None  # every Linux tells it
+    return int(peak[1]) / 1024
 
 
 def _free_port() -> int:

@@ -364,7 +364,7 @@ def test_the_bound_waits_for_a_hypothesis_that_length_can_still_lift() -> None:
 )
 def test_impossible_options_are_refused_by_name(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidSearchOptions, match=message):
-        replace(SearchOptions(max_target_tokens=9), **changes)  # type: ignore[arg-type]
+        replace(SearchOptions(max_target_tokens=9), **changes)  # type: ignore[arg-type]  # the wrong types are the test
 
 
 def test_a_batch_of_different_beam_sizes_or_special_prefixes_is_refused() -> None:

@@ -82,7 +82,7 @@ async def test_an_engine_that_hangs(prometheus: Prometheus, tiny_bundle: Path, m
 
     def hanging(engine: Engine, *arguments: object) -> object:
         mended.wait(60)
-        return step(engine, *arguments)  # type: ignore[arg-type]
+        return step(engine, *arguments)  # type: ignore[arg-type]  # handed on as they came
 
     def slowly_reloaded(engine: Engine) -> Engine:
         mended.wait(60)

@@ -24,7 +24,7 @@ def options(checkpoint: Path, **changes: object) -> ExportOptions:
         "evaluations": {"digits": test},
         **changes,
     }
-    return ExportOptions(**given)  # type: ignore[arg-type]
+    return ExportOptions(**given)  # type: ignore[arg-type]  # of one dictionary for all types
 
 
 @pytest.fixture(scope="session")

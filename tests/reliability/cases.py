@@ -124,8 +124,8 @@ class Fuzzer:
             else:
                 await call
             return "answered"
-        except grpc.aio.AioRpcError:
-            return self._judged(of_error(await begun.error(), 0.0), _GRPC_OWN)
+        except grpc.aio.AioRpcError as error:
+            return self._judged(of_error(await begun.statuses.own(error), 0.0), _GRPC_OWN)
         finally:
             begun.end()
 

@@ -7,8 +7,8 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -18,6 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
+from service.call_status import Statuses
 from service.pb import interlinear_pb2 as pb
 from tests.reliability import http1
 from tests.reliability.answers import NO_ANSWER, Outcome, answered, refused
@@ -41,8 +42,6 @@ LONGEST_REPLY_BYTES = 64 << 20
 
 _PATIENCE_SECONDS = 180.0
 _DETAILS_HEADER = "grpc-status-details-bin"
-_FAILED_WRITE = "Internal error from Core"
-_STATUS_POLLS, _STATUS_POLL_SECONDS = 100, 0.01
 _ERROR_LINE = b'{"error":'  # ends a stream that had begun
 _JSON_LINES = "application/x-ndjson"
 
@@ -140,8 +139,8 @@ class Caller:
             replies = [reply async for reply in call] if method.server_streaming else [await call]
             kind = GetMessageClass(method.output_type)
             return answered([kind.FromString(reply) for reply in replies], time.perf_counter() - started)
-        except grpc.aio.AioRpcError:
-            return of_error(await begun.error(), time.perf_counter() - started)
+        except grpc.aio.AioRpcError as error:
+            return of_error(await begun.statuses.own(error), time.perf_counter() - started)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():  # not the call was cancelled, but whoever asks
@@ -223,26 +222,15 @@ def http_request(question: Question, headers: dict[str, str]) -> bytes:
 class Begun:
     """A call over gRPC that was begun, bytes in and bytes out.
 
-    grpc.aio may take a write that came too late, because the service had answered, for an internal error, before it has
-    read that answer or after; so every status is kept, and the service's own is the one that counts.
-
     Attributes:
         call: grpc.aio's own.
         writing: What it still writes; None where all was written at once.
-        errors: Every status it has had.
+        statuses: All it has had.
     """
 
     call: Any
     writing: "asyncio.Future[None] | None"
-    errors: "list[grpc.aio.AioRpcError]" = field(default_factory=list)
-
-    async def error(self) -> "grpc.aio.AioRpcError":
-        """Return what the service ended the call with."""
-        for _ in range(_STATUS_POLLS):
-            if own := [error for error in self.errors if error.details() != _FAILED_WRITE]:
-                return own[0]
-            await asyncio.sleep(_STATUS_POLL_SECONDS)
-        return self.errors[0]
+    statuses: Statuses
 
     def end(self) -> None:
         """Stop it, if it has not ended."""
@@ -264,24 +252,8 @@ def begin(to: Any, method: MethodDescriptor, asked: Sequence[bytes], **how: Any)
     kind = kinds[method.client_streaming, method.server_streaming]
     start = kind(f"/{method.containing_service.full_name}/{method.name}")
     call = start(**how) if method.client_streaming else start(asked[0], **how)
-    begun = Begun(call, asyncio.ensure_future(_write(call, asked)) if method.client_streaming else None)
-    call.add_done_callback(lambda _: begun.errors.append(_status(call)))
-    return begun
-
-
-def _status(call: Any) -> "grpc.aio.AioRpcError":
-    """Return the status of a call that has one, at once: a moment later it may have another."""
-    asked = (call.code(), call.initial_metadata(), call.trailing_metadata(), call.details())
-    return grpc.aio.AioRpcError(*map(_result, asked))
-
-
-def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Return the result of a coroutine that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as finished:
-        return finished.value
-    raise AssertionError("the call has no status yet")
+    writing = asyncio.ensure_future(_write(call, asked)) if method.client_streaming else None
+    return Begun(call, writing, Statuses(call))
 
 
 async def _write(call: Any, messages: Sequence[bytes]) -> None:

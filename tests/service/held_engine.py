@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from bundle.search import EncodedBatch, StepOutput
+from service.admission import Limits
 from service.engine import Engine
 from service.metrics import Metrics
+from service.scheduler import Scheduler
 
 
 class HeldEngine(Engine):
@@ -60,3 +63,22 @@ class HeldEngine(Engine):
             for failure in self.failures:
                 raise failure
         self.calls += 1
+
+
+@asynccontextmanager
+async def scheduling(engine: Engine, metrics: Metrics, limits: Limits) -> AsyncIterator[Scheduler]:
+    """Yield a scheduler; whatever is held is let go before it closes."""
+    scheduler = Scheduler(engine, limits, metrics)
+    try:
+        yield scheduler
+    finally:
+        if isinstance(engine, HeldEngine):
+            engine.gate.set()
+        await scheduler.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Return when ``condition`` holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
