@@ -5,8 +5,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,43 +16,9 @@ from bundle.alignment import read_pharaoh
 from service.client import array
 from service.commands.terminal import END_OF_SENTENCE, explanation_view, warning_line
 from service.pb import interlinear_pb2 as pb
-from tests.service.edge import ROOT, ServiceProcess, service_process
+from tests.commands.command import Run, command, environment
+from tests.service.edge import ROOT, SENTENCE, ServiceProcess
 from tests.tiny_bundle import SENTENCES
-
-SENTENCE = "The house is small, but the garden is big."
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-def command(*arguments: str | bytes) -> list[str | bytes]:
-    return [sys.executable, "-c", "from service.commands.app import main; main()", *arguments]
-
-
-def environment(address: str) -> dict[str, str]:
-    elsewhere = {f"INTERLINEAR_{name}_ADDRESS": "127.0.0.1:0" for name in ("HTTP", "ADMIN_GRPC", "ADMIN_HTTP")}
-    return os.environ | elsewhere | {"INTERLINEAR_GRPC_ADDRESS": address, "COLUMNS": "100", "LC_ALL": "C"}
-
-
-@pytest.fixture(scope="module")
-def service(tiny_bundle: Path) -> Iterator[ServiceProcess]:
-    with service_process(tiny_bundle) as running:
-        yield running
-
-
-@pytest.fixture
-def interlinear(service: ServiceProcess) -> Run:
-    """Run the command against the service, in an environment whose locale knows only ASCII."""
-
-    def run(*arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            command(*arguments),
-            cwd=ROOT,
-            env=environment(service.address),
-            input=stdin,
-            capture_output=True,
-            timeout=120,
-        )
-
-    return run
 
 
 def test_each_text_becomes_a_line(interlinear: Run) -> None:

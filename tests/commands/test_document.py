@@ -4,52 +4,26 @@ import os
 import pty
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.service.edge import ROOT, ServiceProcess, service_process
+from tests.commands.command import Run, command, environment
+from tests.service.edge import ROOT, ServiceProcess, service_process, unused_address
 
 DOCUMENT = (
     "\ufeffThe house is small. It's raining again!\r\n\r\n\r\n"
     "  - How many brothers?\r\n\t2) I don't know.  \r\n* * *\r\n\u2029My father's car is older than yours.\u00a0\n\n \n"
 ).encode()
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from service.commands.app import main; main()", "translate", *arguments]
-
-
-def environment(address: str) -> dict[str, str]:
-    return os.environ | {"INTERLINEAR_GRPC_ADDRESS": address, "LC_ALL": "C"}
-
-
-@pytest.fixture(scope="module")
-def service(tiny_bundle: Path) -> Iterator[ServiceProcess]:
-    with service_process(tiny_bundle) as running:
-        yield running
 
 
 @pytest.fixture
-def translate(service: ServiceProcess) -> Run:
-    def run(*arguments: str, stdin: bytes = b"", **settings: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            command(*arguments),
-            cwd=ROOT,
-            env=environment(service.address) | settings,
-            input=stdin,
-            capture_output=True,
-            timeout=120,
-        )
-
-    return run
+def translate(interlinear: Run) -> Run:
+    return partial(interlinear, "translate")
 
 
 @pytest.fixture
@@ -131,7 +105,7 @@ def test_ctrl_c_says_what_is_left_and_how_much_of_it(service: ServiceProcess, tm
     document, output = tmp_path / "document.txt", tmp_path / "output.txt"
     document.write_bytes(b"".join(b"Number %d, I don't know.\n" % number for number in range(20_000)))
     asking = subprocess.Popen(
-        command("--document", str(document), "--output", str(output)),
+        command("translate", "--document", str(document), "--output", str(output)),
         cwd=ROOT,
         env=environment(service.address),
         stderr=subprocess.PIPE,
@@ -200,7 +174,7 @@ def test_a_file_that_is_not_utf_8_is_refused_with_the_place(translate: Run, file
 def test_without_a_service_it_is_told_where_none_answers(translate: Run, file: Path, tmp_path: Path) -> None:
     output = tmp_path / "output.txt"
     arguments = ("--document", str(file), "--output", str(output), "--timeout", "2")
-    result = translate(*arguments, INTERLINEAR_GRPC_ADDRESS="127.0.0.1:9")
+    result = translate(*arguments, variables={"INTERLINEAR_GRPC_ADDRESS": "127.0.0.1:9"})
     assert result.returncode == 3
     assert b"no" in result.stderr and [path.name for path in tmp_path.iterdir()] == ["document.txt"]
 
@@ -210,7 +184,7 @@ def test_progress_is_shown_to_a_person_who_does_not_see_the_translation(
 ) -> None:
     shown, stderr = pty.openpty()
     with subprocess.Popen(
-        command("--document", str(file), "--output", str(tmp_path / "o.txt")),
+        command("translate", "--document", str(file), "--output", str(tmp_path / "o.txt")),
         cwd=ROOT,
         env=environment(service.address) | {"TERM": "xterm"},
         stderr=stderr,
@@ -219,13 +193,6 @@ def test_progress_is_shown_to_a_person_who_does_not_see_the_translation(
     os.close(stderr)
     assert f"{len(DOCUMENT)}/{len(DOCUMENT)} bytes" in os.read(shown, 65536).decode()
     os.close(shown)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow
@@ -238,7 +205,7 @@ def test_a_service_that_is_restarted_meanwhile_costs_nothing_but_time(
     expected = translate("--document", "-", stdin=source).stdout
     document, output = tmp_path / "document.txt", tmp_path / "output.txt"
     document.write_bytes(source)
-    address = f"127.0.0.1:{free_port()}"
+    address = unused_address()
     with ExitStack() as stack:
 
         def start() -> ServiceProcess:
@@ -247,7 +214,7 @@ def test_a_service_that_is_restarted_meanwhile_costs_nothing_but_time(
 
         running = start()
         asking = subprocess.Popen(
-            command("--document", str(document), "--output", str(output)),
+            command("translate", "--document", str(document), "--output", str(output)),
             cwd=ROOT,
             env=environment(address),
             stderr=subprocess.PIPE,

@@ -1,32 +1,19 @@
-"""Formats, figures and choices of ``interlinear explain``; what it draws in a terminal is in test_command.py."""
+"""Formats, figures and choices of ``interlinear explain``; what it draws in a terminal is in test_app.py."""
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from service.translation import TranslationOptions
-from tests.commands.test_app import SENTENCE, command, environment
-from tests.service.edge import ROOT, ServiceProcess, service_process
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture(scope="module")
-def service(tiny_bundle: Path) -> Iterator[ServiceProcess]:
-    with service_process(tiny_bundle) as running:
-        yield running
+from tests.commands.command import Run
+from tests.service.edge import SENTENCE
 
 
 @pytest.fixture
-def explain(service: ServiceProcess) -> Run:
-    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-        whole = command("explain", SENTENCE, *arguments)
-        return subprocess.run(whole, cwd=ROOT, env=environment(service.address), capture_output=True, timeout=120)
-
-    return run
+def explain(interlinear: Run) -> Run:
+    return partial(interlinear, "explain", SENTENCE)
 
 
 def told(explain: Run, *arguments: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_app import command, environment
+from tests.commands.command import command, environment
 from tests.service.edge import ROOT, ServiceProcess, service_process
 from tests.service.models.bundles import renamed
 

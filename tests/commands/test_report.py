@@ -2,40 +2,26 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commands.test_app import SENTENCE, command, environment
+from tests.commands.command import Run, run
 from tests.commands.test_report_page import Page
-from tests.service.edge import ROOT, ServiceProcess, service_process
+from tests.service.edge import ROOT, SENTENCE, ServiceProcess
 from tests.tiny_bundle import SENTENCES
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture(scope="module")
-def service(tiny_bundle: Path) -> Iterator[ServiceProcess]:
-    with service_process(tiny_bundle) as running:
-        yield running
 
 
 @pytest.fixture
 def report(service: ServiceProcess, tmp_path: Path) -> Run:
     """Run the command on lines, with ``report.html`` as its output."""
 
-    def run(lines: bytes, *arguments: str, address: str = "") -> subprocess.CompletedProcess[bytes]:
+    def report_on(lines: bytes, *arguments: str, address: str = service.address) -> subprocess.CompletedProcess[bytes]:
         (tmp_path / "lines.txt").write_bytes(lines)
-        return subprocess.run(
-            command("report", "lines.txt", "--output", "report.html", *arguments),
-            cwd=tmp_path,
-            env=environment(address or service.address) | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            timeout=120,
-        )
+        whole = ("report", "lines.txt", "--output", "report.html", *arguments)
+        return run(address, *whole, folder=tmp_path, variables={"PYTHONPATH": str(ROOT)})
 
-    return run
+    return report_on
 
 
 def page(folder: Path) -> Page:

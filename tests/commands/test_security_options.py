@@ -8,9 +8,9 @@ import pytest
 import trustme
 
 from service.access.credentials import new_key
-from tests.commands.test_app import SENTENCE, command, environment
+from tests.commands.command import run
 from tests.service.access.files import entry, issued, write_tls
-from tests.service.edge import ROOT, ServiceProcess, service_process
+from tests.service.edge import SENTENCE, ServiceProcess, service_process
 
 AUTHORITY, CLIENTS = trustme.CA(), trustme.CA()
 KEY = new_key()
@@ -38,9 +38,7 @@ def service(tiny_bundle: Path, folder: Path) -> Iterator[ServiceProcess]:
 
 def asked(service: ServiceProcess, *options: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":
     """Return how the command ended that asks for one translation."""
-    address = service.address
-    arguments = command(*options, "translate", SENTENCE, "--timeout", "5")
-    return subprocess.run(arguments, cwd=ROOT, env=environment(address) | variables, capture_output=True, timeout=60)
+    return run(service.address, *options, "translate", SENTENCE, "--timeout", "5", variables=variables)
 
 
 def test_a_key_and_an_authority_may_stand_on_the_command_line_or_in_the_environment(

@@ -1,9 +1,6 @@
 """``interlinear what-if``, ``contrast`` and ``alternatives`` against a real service, and what they draw."""
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
@@ -11,28 +8,11 @@ from rich.console import Console
 
 from service.commands.terminal_changes import alternatives_view, contrast_view, marked, numbered, what_if_view
 from service.pb import interlinear_pb2 as pb
-from tests.commands.test_app import SENTENCE, command, environment
-from tests.service.edge import ROOT, ServiceProcess, service_process
+from tests.commands.command import Run
+from tests.service.edge import SENTENCE
 from tests.service.explanations import explanation
 
 TARGET = "La maison est petite, mais le jardin est grand."
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture(scope="module")
-def service(tiny_bundle: Path) -> Iterator[ServiceProcess]:
-    with service_process(tiny_bundle) as running:
-        yield running
-
-
-@pytest.fixture
-def interlinear(service: ServiceProcess) -> Run:
-    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            command(*arguments), cwd=ROOT, env=environment(service.address), capture_output=True, timeout=120
-        )
-
-    return run
 
 
 def shown(interlinear: Run, *arguments: str) -> str:

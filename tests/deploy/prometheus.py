@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.deploy.queries import ALERTS, RECORDING
+from tests.service.edge import unused_address
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FASTER = 60
@@ -99,8 +99,7 @@ class Prometheus:
 @contextlib.contextmanager
 def running_prometheus(folder: Path) -> Iterator[Prometheus]:
     """Run a Prometheus in ``folder`` while the context lasts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = unused_address()
     (folder / "prometheus.yml").write_text(_CONFIG)
     (folder / "targets.json").write_text("[]")
     for file in (RECORDING, ALERTS):

@@ -1,10 +1,13 @@
 import json
 import runpy
 
+import pytest
+
 from tests.deploy.queries import DASHBOARD, DEPLOY, panels
 
 
-def test_the_dashboard_is_what_its_script_writes() -> None:
+def test_the_dashboard_is_what_its_script_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DEPLOY / "grafana")  # as when the script is run
     script = runpy.run_path(str(DEPLOY / "grafana" / "dashboard.py"))
     assert json.loads(DASHBOARD.read_text("utf-8")) == script["dashboard"](), "run python deploy/grafana/dashboard.py"
 

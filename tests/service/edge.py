@@ -3,15 +3,13 @@
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from google.protobuf import json_format
-from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 
 from service.access.entrance import Access
@@ -24,8 +22,10 @@ from service.models.registry import Models
 from service.models.served_model import ServedModel
 from service.serving import serving
 from service.settings import Settings, read_settings
+from tests.tiny_bundle import SENTENCES
 
 ROOT = Path(__file__).parent.parent.parent
+SENTENCE = SENTENCES[0]
 ADDRESSES = ("grpc_address", "http_address", "admin_grpc_address", "admin_http_address")
 
 
@@ -130,15 +130,7 @@ def service_process(
             process.wait(timeout=60)
 
 
-def reason_and_field(response: httpx.Response) -> tuple[int, str, str]:
-    """Return HTTP status, reason and field of a refusal, which must be a google.rpc.Status with a request id."""
-    status = json_format.Parse(response.text, status_pb2.Status())
-    info, fault = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    call = error_details_pb2.RequestInfo()
-    for detail in status.details:
-        detail.Unpack(info) or detail.Unpack(fault) or detail.Unpack(call)
-    assert info.domain == "interlinear"
-    assert call.request_id == response.headers["x-request-id"]
-    assert response.headers["content-type"] == "application/json"
-    assert len(status.message.split()) > 3
-    return response.status_code, info.reason, fault.field_violations[0].field if fault.field_violations else ""
+def unused_address() -> str:
+    """Return an address of this machine at which nothing listened a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"

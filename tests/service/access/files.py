@@ -1,6 +1,7 @@
 """Credentials files and certificates for the tests of access."""
 
 import hashlib
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -57,3 +58,12 @@ def issued(authority: trustme.CA, name: str, days: float = 30.0) -> trustme.Leaf
     now = datetime.now(UTC)
     begins, ends = min(now, now + timedelta(days=days)) - timedelta(days=1), now + timedelta(days=days)
     return authority.issue_cert(name, common_name=name, not_before=begins, not_after=ends)
+
+
+def trusting(authority: trustme.CA, client: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    """Return what a client needs that trusts ``authority`` and has a certificate, or none."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if client is not None:
+        client.configure_cert(context)
+    return context

@@ -22,7 +22,7 @@ from service.access.certificates import Certificates
 from service.errors import InvalidSettings
 from service.metrics import Metrics
 from service.settings import read_settings
-from tests.service.access.files import TlsFiles, issued, write_tls
+from tests.service.access.files import TlsFiles, issued, trusting, write_tls
 
 AUTHORITY, CLIENTS = trustme.CA(), trustme.CA()
 
@@ -34,14 +34,6 @@ def files(tmp_path: Path) -> TlsFiles:
 
 def certificates(files: TlsFiles, metrics: Metrics | None = None) -> Certificates:
     return Certificates(read_settings(**files.settings), metrics or Metrics.on(CollectorRegistry()))
-
-
-def trusting(authority: trustme.CA, client: trustme.LeafCert | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    if client is not None:
-        client.configure_cert(context)
-    return context
 
 
 async def over_http(own: Certificates, authority: trustme.CA, client: trustme.LeafCert | None) -> tuple[str, ...]:
@@ -166,7 +158,7 @@ async def test_a_listener_that_runs_takes_over_new_files_whether_or_not_it_is_na
         writer.close()
 
     def trust(authority: trustme.CA) -> ssl.SSLContext:
-        context = trusting(authority, None)
+        context = trusting(authority)
         context.check_hostname = bool(server_name)
         return context
 

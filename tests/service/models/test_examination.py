@@ -25,6 +25,15 @@ def children() -> list[int]:
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
+async def next_child() -> int:
+    """Return the process that is started next, once it is."""
+    before = set(children())
+    async with asyncio.timeout(30):
+        while not (found := set(children()) - before):
+            await asyncio.sleep(0.01)
+    return found.pop()
+
+
 def bomb(bundle: Path, folder: Path, kind: str) -> Path:
     """Copy ``bundle`` with a graph that takes all time (``Loop``) or all memory (``Range``), and return it."""
     renamed(bundle, folder)
@@ -102,12 +111,9 @@ async def test_a_graph_that_wants_all_memory_is_refused(tiny_bundle: Path, tmp_p
 
 async def test_a_process_that_crashes_or_is_killed_refuses_its_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     task = asyncio.create_task(examine(bomb(tiny_bundle, tmp_path / "bad", "Loop")))
-    before = set(children())
-    async with asyncio.timeout(30):
-        while not (found := set(children()) - before):
-            await asyncio.sleep(0.01)
+    process = await next_child()
     await asyncio.sleep(1.0)
-    os.kill(found.pop(), signal.SIGSEGV)
+    os.kill(process, signal.SIGSEGV)
     with pytest.raises(BundleRefused, match="the process that tried was ended by SIGSEGV; a file of the bundle makes"):
         await task
 
@@ -148,12 +154,9 @@ async def test_the_process_knows_no_secret_of_the_service(
 ) -> None:
     monkeypatch.setenv("INTERLINEAR_KEY", "ilk_secret")
     task = asyncio.create_task(examine(bomb(tiny_bundle, tmp_path / "bad", "Loop")))
-    before = set(children())
-    async with asyncio.timeout(30):
-        while not (found := set(children()) - before):
-            await asyncio.sleep(0.01)
+    process = await next_child()
     await asyncio.sleep(0.5)
-    environment = Path(f"/proc/{found.pop()}/environ").read_bytes()
+    environment = Path(f"/proc/{process}/environ").read_bytes()
     task.cancel()
     await asyncio.wait([task])
     assert environment and b"ilk_secret" not in environment
