@@ -1,6 +1,6 @@
 # Interlinear. `make help` lists the targets; whatever they make stays inside this checkout (pip's own cache aside).
 .DEFAULT_GOAL := help
-.PHONY: help run test check train export bench protos lock clean
+.PHONY: help run test check train export bench race protos lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -46,6 +46,9 @@ export: .venv/dev/ready ## turn CHECKPOINT into the bundle folder BUNDLE, refuse
 
 bench: .venv/dev/ready ## measure training and serving on this machine
 	$(DEV)/python -m tests.benchmarks.benchmark $(ARGS)
+
+race: .venv/dev/ready ## race CTranslate2 and Joey NMT, installed in .venv/race (once); ARGS=--quick for a shorter one
+	$(DEV)/python -m tests.benchmarks.race $(ARGS)
 
 # google/rpc/*.proto stand in site-packages.
 GOOGLE_PROTOS = $$($(DEV)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

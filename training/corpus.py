@@ -8,7 +8,7 @@ import itertools
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -35,11 +35,6 @@ class Links:
     target_positions: Int[np.ndarray, " links"]
     source_positions: Int[np.ndarray, " links"]
     offsets: Int[np.ndarray, " pairs_plus_one"]
-
-    def of(self, pair: int) -> Int[np.ndarray, "links 2"]:
-        """Return the (target, source) positions of one pair."""
-        place = slice(self.offsets[pair], self.offsets[pair + 1])
-        return np.stack([self.target_positions[place], self.source_positions[place]], axis=1)
 
 
 @dataclass(frozen=True)
@@ -116,8 +111,8 @@ def tokenize(
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     for start in range(0, len(pairs), 50_000):
         chunk = pairs[start : start + 50_000]
-        sources = vocabulary.encode([source for source, _ in chunk], num_threads=2)
-        targets = vocabulary.encode([target for _, target in chunk], num_threads=2)
+        sources = vocabulary.encode([source for source, _ in chunk], num_threads=-1)
+        targets = vocabulary.encode([target for _, target in chunk], num_threads=-1)
         for source, target in zip(sources, targets, strict=True):
             reason = _misfit(len(source), len(target), data)
             if reason:
@@ -133,43 +128,42 @@ def tokenize(
 
 def epoch_batches(
     corpora: list[TokenizedCorpus], batch_tokens: int, seed: int, epoch: int
-) -> list[list[tuple[int, int]]]:
-    """Return one epoch as lists of (corpus, pair) indices: shuffled, weighted, similar lengths together.
+) -> list[Int[np.ndarray, "pairs 2"]]:
+    """Return one epoch as batches of (corpus, pair) indices: shuffled, weighted, similar lengths together.
 
     A batch holds at most ``batch_tokens`` tokens on its longer side, padding and marks included (a single longer
     pair makes a batch of its own). The result depends on the arguments alone, so a resumed run sees the same.
     """
     random = np.random.default_rng((seed, epoch))
     chosen = np.concatenate([_weighted_pairs(index, corpus, random) for index, corpus in enumerate(corpora)])
-    random.shuffle(chosen)
+    chosen = chosen[random.permutation(len(chosen))]
     lengths = np.empty((len(chosen), 2), np.int64)
     for index, corpus in enumerate(corpora):
         rows = chosen[:, 0] == index
         pairs = chosen[rows, 1]
         lengths[rows, 0] = corpus.target_offsets[pairs + 1] - corpus.target_offsets[pairs] + 1
         lengths[rows, 1] = corpus.source_offsets[pairs + 1] - corpus.source_offsets[pairs] + 1
-    pool = max(1, round(_POOL_BATCHES * batch_tokens / lengths.max(axis=1).mean()))
-    batches: list[list[tuple[int, int]]] = []
+    longer = lengths.max(axis=1)
+    pool = max(1, round(_POOL_BATCHES * batch_tokens / longer.mean()))
+    batches: list[Int[np.ndarray, "pairs 2"]] = []
     for start in range(0, len(chosen), pool):
-        order = start + np.lexsort(lengths[start : start + pool].T[::-1])
-        batches.extend(_cut(chosen, lengths, order, batch_tokens))
-    random.shuffle(batches)
-    return batches
+        order = start + _by_length(lengths[start : start + pool])
+        batches.extend(np.split(chosen[order], _cuts(longer[order], batch_tokens)))
+    return [batches[index] for index in random.permutation(len(batches))]
 
 
-def assemble(corpora: list[TokenizedCorpus], pairs: list[tuple[int, int]]) -> Batch:
+def assemble(corpora: list[TokenizedCorpus], chosen: Int[np.ndarray, "pairs 2"] | Sequence[tuple[int, int]]) -> Batch:
     """Return the padded batch of these (corpus, pair) indices."""
-    sources, targets, links = [], [], [np.zeros((0, 3), np.int64)]
-    for row, (index, pair) in enumerate(pairs):
-        corpus = corpora[index]
-        if corpus.links is not None:
-            links.append(np.insert(corpus.links.of(pair), 0, row, axis=1))
-        sources.append(corpus.source_ids[corpus.source_offsets[pair] : corpus.source_offsets[pair + 1]])
-        targets.append(corpus.target_ids[corpus.target_offsets[pair] : corpus.target_offsets[pair + 1]])
-    target_ids = _pad(targets, end=EOS_ID)
+    pairs = np.asarray(chosen)
+    source_ids, source_lengths = _padded([(corpus.source_ids, corpus.source_offsets) for corpus in corpora], pairs)
+    target_ids, _ = _padded([(corpus.target_ids, corpus.target_offsets) for corpus in corpora], pairs)
     target_input_ids = np.concatenate([np.full((len(pairs), 1), BOS_ID), target_ids[:, :-1]], axis=1)
-    lengths = np.array([len(source) + 1 for source in sources])
-    return Batch(_pad(sources, end=EOS_ID), lengths, target_input_ids, target_ids, np.concatenate(links))
+    links = [np.zeros((0, 3), np.int64)]
+    for index, corpus in enumerate(corpora):
+        if corpus.links is not None:
+            rows = np.flatnonzero(pairs[:, 0] == index)
+            links.append(_links_by_row(corpus.links, rows, pairs[rows, 1]))
+    return Batch(source_ids, source_lengths, target_input_ids, target_ids, np.concatenate(links))
 
 
 def _lines(config: CorpusConfig) -> Iterator[list[str] | None]:
@@ -223,23 +217,55 @@ def _weighted_pairs(index: int, corpus: TokenizedCorpus, random: np.random.Gener
     return np.stack([np.full(len(pairs), index), pairs], axis=1)
 
 
-def _cut(
-    chosen: Int[np.ndarray, "pairs 2"], lengths: Int[np.ndarray, "pairs 2"], order: np.ndarray, batch_tokens: int
-) -> Iterator[list[tuple[int, int]]]:
-    batch: list[tuple[int, int]] = []
-    longest = 0
-    for row in order:
-        longest = max(longest, int(lengths[row].max()))
-        if batch and longest * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch, longest = [], int(lengths[row].max())
-        batch.append((int(chosen[row, 0]), int(chosen[row, 1])))
-    yield batch
+def _by_length(lengths: Int[np.ndarray, "pairs 2"]) -> Int[np.ndarray, " pairs"]:
+    """Return an order in which neighbours have similar lengths on both sides: as little padding as one order gives.
+
+    The longer side decides, then how much longer the target is than the source, rising and falling in turns: where the
+    longer side grows by one, the other does not jump from its longest to its shortest.
+    """
+    longer = lengths.max(axis=1)
+    lead = lengths[:, 0] - lengths[:, 1]
+    return np.lexsort((np.where(longer % 2, -lead, lead), longer))
 
 
-def _pad(sentences: list[np.ndarray], end: int) -> Int[np.ndarray, "batch time"]:
-    padded = np.full((len(sentences), max(map(len, sentences)) + 1), PAD_ID, np.int64)
-    for row, ids in zip(padded, sentences, strict=True):
-        row[: len(ids)] = ids
-        row[len(ids)] = end
-    return padded
+def _cuts(longer: Int[np.ndarray, " pairs"], batch_tokens: int) -> list[int]:
+    """Return where to cut pairs whose longer sides are given, so that each batch takes all the pairs it may hold."""
+    cuts: list[int] = []
+    begin = 0
+    while True:
+        longest = np.maximum.accumulate(longer[begin : begin + max(1, batch_tokens // int(longer[begin]))])
+        tokens = longest * np.arange(1, len(longest) + 1)
+        begin += max(1, int(np.searchsorted(tokens, batch_tokens, side="right")))
+        if begin >= len(longer):
+            return cuts
+        cuts.append(begin)
+
+
+def _padded(
+    sides: list[tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " pairs_plus_one"]]],
+    pairs: Int[np.ndarray, "pairs 2"],
+) -> tuple[Int[np.ndarray, "batch time"], Int[np.ndarray, " batch"]]:
+    """Return one side of the pairs, end marks included, padded, and its lengths; ``sides`` are ids and offsets."""
+    begins, lengths = np.empty((2, len(pairs)), np.int64)
+    for index, (_, offsets) in enumerate(sides):
+        rows = pairs[:, 0] == index
+        begins[rows] = offsets[pairs[rows, 1]]
+        lengths[rows] = offsets[pairs[rows, 1] + 1] - begins[rows]
+    inside = np.arange(lengths.max() + 1) < lengths[:, None]
+    padded = np.full(inside.shape, PAD_ID, np.int64)
+    for index, (ids, _) in enumerate(sides):
+        here = inside & (pairs[:, 0] == index)[:, None]
+        rows, positions = np.nonzero(here)
+        padded[here] = ids[begins[rows] + positions]
+    padded[np.arange(len(pairs)), lengths] = EOS_ID
+    return padded, lengths + 1
+
+
+def _links_by_row(
+    links: Links, rows: Int[np.ndarray, " pairs"], pairs: Int[np.ndarray, " pairs"]
+) -> Int[np.ndarray, "links 3"]:
+    """Return (row, target position, source position) of the links of these pairs."""
+    begins = links.offsets[pairs]
+    counts = links.offsets[pairs + 1] - begins
+    places = np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    return np.stack([np.repeat(rows, counts), links.target_positions[places], links.source_positions[places]], axis=1)

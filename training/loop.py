@@ -2,35 +2,51 @@
 
 It stands on Lightning Fabric for precision, devices and several processes. Everything random is drawn from
 (seed, step) or (seed, epoch), so a run that was interrupted and resumed computes what an uninterrupted one would.
+
+Nothing in a step waits: batches are made ahead by another thread, and what a step computes (loss, gradient norm) stays
+on the device until it is reported, so that on a GPU the next step is queued while this one runs.
 """
 
-import math
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import lightning_fabric
+import numpy as np
 import sentencepiece
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from training.checkpoint import Progress, load_weights, read_progress, read_tensors, recover, save_checkpoint
 from training.config import RunConfig, ScheduleConfig, parse_config, read_config
-from training.corpus import Batch, assemble, epoch_batches
+from training.corpus import assemble, epoch_batches
 from training.errors import InvalidCheckpoint, OutOfMemory, TrainingDiverged
 from training.evaluation import validate
 from training.guidance import guidance_loss
 from training.models.interface import TranslationModel
 from training.models.registry import build_model
+from training.precision import LOSS_SCALE, ScaledAdam, keep_autocast_type
+from training.prefetch import Prefetcher
 from training.preparation import PreparedText, prepare_text
-from training.progress import Reporter, duration
+from training.progress import Reporter, StepFigures, duration
 from training.vocabulary import PAD_ID
 
 _REPORT_SECONDS = 15.0
 _BAD_STEPS_ALLOWED = 20
+_BATCHES_AHEAD = 64  # so many that cutting a new epoch, seconds of a large corpus, stops nobody
+_CHECK_STEPS = 32  # how often the host waits for the device, and processes for each other, to see that all is well
+
+
+class _Ready(NamedTuple):
+    """A batch as tensors, in the order of Batch and page-locked where a GPU is to fetch them, and its target tokens."""
+
+    tensors: list[Tensor]
+    target_tokens: int
 
 
 def train(config_file: Path, output: Path) -> Progress:
@@ -86,13 +102,16 @@ class _Run:
         pieces = sentencepiece.SentencePieceProcessor(model_proto=text.vocabulary).get_piece_size()
         torch.manual_seed(config.seed)
         self.raw = build_model(config.model, pieces)
+        keep_autocast_type(self.raw)
         self.averaged = build_model(config.model, pieces).eval()
         load_weights(self.averaged, dict(self.raw.named_parameters()))
         self.averaged.to(fabric.device)
-        optimizer = torch.optim.AdamW(_parameter_groups(self.raw, config.schedule), fused=True)
-        self.model, self.optimizer = fabric.setup(self.raw, optimizer)
+        self.adam = ScaledAdam(_parameter_groups(self.raw, config.schedule), fused=True)
+        self.model, self.optimizer = fabric.setup(self.raw, self.adam)
         self.progress = Progress()
         self.stop_signal: signal.Signals | None = None
+        self.bad_steps = torch.zeros((), device=fabric.device)  # in a row, up to now
+        self.loss_scale = torch.full((), LOSS_SCALE, device=fabric.device)
         if (self.output / "last").exists():
             self._resume(self.output / "last")
         count = sum(parameter.numel() for parameter in self.raw.parameters())
@@ -102,28 +121,24 @@ class _Run:
         """Train from the current step to the last, to early stopping, or to a signal."""
         schedule = self.config.schedule
         previous = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        speed = _Speed(self.progress.step)
-        bad_steps = 0
+        figures = StepFigures(self.progress.step)
         try:
-            for batch in self._batches():
-                step = self.progress.step + 1
-                loss, norm = self._update(batch, step)
-                bad_steps = 0 if math.isfinite(norm) else bad_steps + 1
-                if bad_steps > _BAD_STEPS_ALLOWED:
-                    raise TrainingDiverged(
-                        f"the gradient was not finite {bad_steps} steps in a row, up to step {step}. The last good "
-                        f"checkpoint is kept in {self.output}; lower schedule.learning_rate and start again."
-                    )
-                self.progress = replace(self.progress, step=step)
-                speed.count(int((batch.target_ids != PAD_ID).sum()) * self.fabric.world_size)
-                if speed.due(_REPORT_SECONDS) or step == schedule.steps:
-                    self._report(step, loss, norm, speed)
-                if step % schedule.validate_every == 0 or step == schedule.steps:
-                    self._validate()
-                    speed.restart(step)
-                # Processes must leave together: what the first was told holds for all.
-                if self.fabric.broadcast(self.stop_signal is not None) or self._stale():
-                    break
+            with Prefetcher(self._batches(), _BATCHES_AHEAD) as batches:
+                for batch in batches:
+                    step = self.progress.step + 1
+                    loss, norm = self._update(batch, step)
+                    self.progress = replace(self.progress, step=step)
+                    figures.count(batch.target_tokens * self.fabric.world_size, loss, norm)
+                    validates = step % schedule.validate_every == 0 or step == schedule.steps
+                    if validates or step % _CHECK_STEPS == 0:
+                        self._check()
+                    if figures.due(_REPORT_SECONDS) or step == schedule.steps:
+                        self._report(figures, batches.waited_seconds)
+                    if validates:
+                        self._validate()
+                        figures.restart(step, batches.waited_seconds)
+                    if self._told_to_stop() or self._stale():
+                        break
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -133,8 +148,8 @@ class _Run:
         self.reporter.say(f"{reason}stopped at step {self.progress.step} of {schedule.steps}, saved")
         return self.progress
 
-    def _batches(self) -> Iterator[Batch]:
-        """Yield this process's batches from the current step on."""
+    def _batches(self) -> Iterator[_Ready]:
+        """Yield this process's batches from the current step on; runs in the reading thread."""
         schedule, step, epoch = self.config.schedule, self.progress.step, 0
         world, rank = self.fabric.world_size, self.fabric.global_rank
         passed = 0
@@ -142,20 +157,31 @@ class _Run:
             batches = epoch_batches(self.text.train, schedule.batch_tokens, self.config.seed, epoch)
             rounds = max(1, len(batches) // world)
             for index in range(step - passed, min(rounds, schedule.steps - passed)):
-                yield assemble(self.text.train, batches[(index * world + rank) % len(batches)])
+                yield self._ready(batches[(index * world + rank) % len(batches)])
             passed += rounds
             step, epoch = max(step, passed), epoch + 1
 
-    def _update(self, batch: Batch, step: int) -> tuple[float, float]:
-        """Move the weights once; return the smoothed loss (nats a token) and the gradient norm before clipping."""
+    def _ready(self, pairs: Int[np.ndarray, "pairs 2"]) -> _Ready:
+        batch = assemble(self.text.train, pairs)
+        arrays = (batch.source_ids, batch.source_lengths, batch.target_input_ids, batch.target_ids, batch.links)
+        tensors = [torch.from_numpy(array) for array in arrays]
+        if self.fabric.device.type == "cuda":
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        return _Ready(tensors, int((batch.target_ids != PAD_ID).sum()))
+
+    def _update(self, batch: _Ready, step: int) -> tuple[Tensor, Tensor]:
+        """Move the weights once, unless the gradient is not finite.
+
+        Returns the smoothed loss (nats a token) and the gradient norm before clipping. They are left on the device:
+        reading them would make the host wait until the step has been computed.
+        """
         schedule = self.config.schedule
         torch.manual_seed(self.config.seed * 1_000_003 + step * self.fabric.world_size + self.fabric.global_rank)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(schedule, step)
         self.model.train()
         source_ids, source_lengths, target_input_ids, target_ids, links = (
-            torch.from_numpy(array).to(self.fabric.device, non_blocking=True)
-            for array in (batch.source_ids, batch.source_lengths, batch.target_input_ids, batch.target_ids, batch.links)
+            tensor.to(self.fabric.device, non_blocking=True) for tensor in batch.tensors
         )
         predicted = self.model(source_ids, source_lengths, target_input_ids)
         loss = torch.nn.functional.cross_entropy(
@@ -168,15 +194,30 @@ class _Run:
         if guided is not None:
             loss = loss + guided.weight * guidance_loss(predicted.attention_weights, links)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        clipped = self.fabric.clip_gradients(
-            self.model, self.optimizer, max_norm=schedule.clip_norm, error_if_nonfinite=False
-        )
-        norm = math.nan if clipped is None else float(clipped)
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self._average(step)
-        return float(loss.detach()), norm
+        self.fabric.backward(loss * LOSS_SCALE)
+        scaled_norm = torch.nn.utils.clip_grad_norm_(self.raw.parameters(), schedule.clip_norm * LOSS_SCALE)
+        bad = ~torch.isfinite(scaled_norm)
+        self.bad_steps = (self.bad_steps + 1) * bad
+        self.adam.grad_scale, self.adam.found_inf = self.loss_scale, bad.float()
+        self.optimizer.step()
+        self._average(step)
+        return loss.detach(), scaled_norm / LOSS_SCALE
+
+    def _check(self) -> None:
+        """Raise TrainingDiverged if the gradient has not been finite for long."""
+        bad_steps = int(self.bad_steps)
+        if bad_steps > _BAD_STEPS_ALLOWED:
+            raise TrainingDiverged(
+                f"the gradient was not finite {bad_steps} steps in a row, up to step {self.progress.step}. The last "
+                f"good checkpoint is kept in {self.output}; lower schedule.learning_rate and start again."
+            )
+
+    def _told_to_stop(self) -> bool:
+        """Return whether to stop; processes must leave together, so there what the first was told holds for all."""
+        told = self.stop_signal is not None
+        if self.fabric.world_size == 1:
+            return told
+        return self.progress.step % _CHECK_STEPS == 0 and bool(self.fabric.broadcast(told))
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -210,17 +251,13 @@ class _Run:
         self.reporter.say(f"no better for {patience} validations: stopping early")
         return True
 
-    def _report(self, step: int, loss: float, norm: float, speed: "_Speed") -> None:
-        schedule = self.config.schedule
-        tokens, seconds_per_step = speed.measure(step)
-        figures = {
-            "loss": loss,
-            "gradient_norm": norm,
-            "learning_rate": learning_rate(schedule, step),
-            "target_tokens_per_second": tokens,
-        }
-        self.reporter.record(step, "training", figures)
+    def _report(self, figures: StepFigures, waited_seconds: float) -> None:
+        schedule, step = self.config.schedule, self.progress.step
+        told, seconds_per_step = figures.measure(step, waited_seconds)
+        told["learning_rate"] = learning_rate(schedule, step)
+        self.reporter.record(step, "training", told)
         left = duration((schedule.steps - step) * seconds_per_step)
+        loss, tokens = told["loss"], told["target_tokens_per_second"]
         self.reporter.say(f"step {step}/{schedule.steps} loss {loss:.3f} {tokens:,.0f} target tokens/s, {left} left")
 
     def _save(self, name: str) -> None:
@@ -254,37 +291,13 @@ class _Run:
         for key, parameter in self.raw.named_parameters():
             for moment in ("step", "exp_avg", "exp_avg_sq"):
                 if f"{moment}.{key}" in tensors:
-                    value = tensors[f"{moment}.{key}"]
-                    self.optimizer.state[parameter][moment] = value if moment == "step" else value.to(parameter.device)
+                    self.optimizer.state[parameter][moment] = tensors[f"{moment}.{key}"].to(parameter.device)
         self.progress = read_progress(folder)
         self.reporter.say(f"resuming from {folder}")
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         # Nothing is said here: the signal may have come in the middle of a line, and printing is not reentrant.
         self.stop_signal = signal.Signals(number)
-
-
-class _Speed:
-    """Target tokens and steps a second since the last report, validations not counted."""
-
-    def __init__(self, step: int) -> None:
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        self._tokens, self._step, self._since = 0, step, time.monotonic()
-
-    def count(self, tokens: int) -> None:
-        self._tokens += tokens
-
-    def due(self, seconds: float) -> bool:
-        return time.monotonic() - self._since >= seconds
-
-    def measure(self, step: int) -> tuple[float, float]:
-        """Return target tokens a second and seconds a step, and start counting anew."""
-        seconds = time.monotonic() - self._since
-        tokens_per_second, seconds_per_step = self._tokens / seconds, seconds / max(1, step - self._step)
-        self.restart(step)
-        return tokens_per_second, seconds_per_step
 
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 
@@ -43,6 +45,43 @@ class Reporter:
         if self._speaks:
             self._lines.close()
             self._board.close()
+
+
+class StepFigures:
+    """What is reported of the steps since the last report, validations not counted."""
+
+    def __init__(self, step: int) -> None:
+        """Start counting after ``step``."""
+        self.restart(step, 0.0)
+
+    def restart(self, step: int, waited_seconds: float) -> None:
+        """Start counting anew after ``step``, before which ``waited_seconds`` were spent waiting for batches."""
+        self._losses: list[Tensor] = []
+        self._tokens, self._step, self._since, self._waited = 0, step, time.monotonic(), waited_seconds
+
+    def count(self, tokens: int, loss: Tensor, norm: Tensor) -> None:
+        """Count a step of so many target tokens; its loss and gradient norm may still be being computed."""
+        self._tokens += tokens
+        self._losses.append(loss)
+        self._norm = norm
+
+    def due(self, seconds: float) -> bool:
+        """Return whether ``seconds`` have gone by."""
+        return time.monotonic() - self._since >= seconds
+
+    def measure(self, step: int, waited_seconds: float) -> tuple[dict[str, float], float]:
+        """Return the figures and the seconds a step, and start counting anew."""
+        loss, norm = float(torch.stack(self._losses).mean()), float(self._norm)  # the device has now done every step
+        seconds = time.monotonic() - self._since
+        figures = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "target_tokens_per_second": self._tokens / seconds,
+            "data_wait_share": (waited_seconds - self._waited) / seconds,
+        }
+        seconds_per_step = seconds / max(1, step - self._step)
+        self.restart(step, waited_seconds)
+        return figures, seconds_per_step
 
 
 def duration(seconds: float) -> str:

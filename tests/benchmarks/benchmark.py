@@ -1,16 +1,15 @@
 """Measures training and serving on this machine, in one run, and prints one table: `make bench`.
 
-Training: target tokens a second of the shipped recipe's model, on a slice of its text. Serving: latency and target
-tokens a second of the embedded bundle behind a real server process, for several numbers of concurrent callers (each
-sends its next sentence when the last is answered), beam sizes, and with or without alignment. Then what a whole
-explanation costs over a translation.
+Training: what tests/benchmarks/training_speed.py measures, beside Joey NMT where `make race` has installed it. Serving:
+latency and target tokens a second of the embedded bundle behind a real server process, for several numbers of
+concurrent callers (each sends its next sentence when the last is answered), beam sizes, and with or without alignment.
+Then what a whole explanation costs over a translation.
 """
 
 import argparse
 import asyncio
 import gzip
 import itertools
-import json
 import os
 import platform
 import re
@@ -18,7 +17,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,8 +30,9 @@ from rich.table import Table
 
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
+from tests.benchmarks.training_speed import RECIPE, Task, report
 
-RECIPE = Path("training/recipes/en-fr.toml")
+RIVAL = Path(".venv/race/bin/python")
 BUNDLE = Path("service/bundles/en-fr")
 TEXTS = (Path("../shared/data/tatoeba-en-fr/dev.tsv.gz"), Path("../shared/data/europarl-en-fr/dev.tsv.gz"))
 CALLERS = (1, 8, 32)
@@ -49,23 +48,6 @@ class Measured:
     tokens_per_second: float
     sentences_per_second: float
     outside_share: float
-
-
-def training_speed(pairs: int, steps: int) -> tuple[float, str]:
-    """Return the median target tokens a second of the recipe's model, and what was trained."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        text = RECIPE.read_text(encoding="utf-8").partition("\n[guidance]\n")[0]  # its aligner is not what is measured
-        text = re.sub(r"(?m)^(source = .*)$", rf"\1\nlimit = {pairs}", text)
-        for name, value in (("steps", steps), ("validate_every", steps), ("validation_sentences", 1)):
-            text = re.sub(rf"(?m)^{name} = .*\n", "", text) + f"\n{name} = {value}"
-        (run / "run.toml").write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", "training", str(run / "run.toml"), str(run)]
-        finished = subprocess.run(command, capture_output=True, text=True, check=True)
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    speeds = [record["target_tokens_per_second"] for record in records if record["kind"] == "training"]
-    described = re.search(r"\w+ with [\d.]+ M parameters", finished.stderr)
-    return statistics.median(speeds[1:] or speeds), described.group() if described else ""
 
 
 @dataclass(frozen=True)
@@ -187,8 +169,8 @@ def main() -> None:
         f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {commit.stdout.strip()}"
     )
     if arguments.training_steps:
-        speed, described = training_speed(pairs=20_000, steps=arguments.training_steps)
-        console.print(f"Training: {speed:,.0f} target tokens/s, {described}")
+        task = Task(RECIPE, pairs=20_000, steps=arguments.training_steps)
+        print("\n".join(report(task, RIVAL if RIVAL.exists() else None)))
     half = arguments.sentences // 2
     texts = [text for pair in zip(*(_sources(file, half) for file in TEXTS), strict=True) for text in pair]
     with served() as service:

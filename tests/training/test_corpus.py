@@ -35,6 +35,19 @@ def corpora(vocabulary: sentencepiece.SentencePieceProcessor) -> list[TokenizedC
     ]
 
 
+def realistic_lengths(pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """As Europarl's are in tokens: log-normal, about 22 of the source, and a target a sixth longer, give or take."""
+    random = np.random.default_rng(5)
+    source = random.lognormal(2.98, 0.49, pairs)
+    target = source * random.lognormal(0.16, 0.20, pairs)
+    return np.clip(source, 1, 100).astype(np.int64), np.clip(target, 1, 100).astype(np.int64)
+
+
+def corpus_of_lengths(source: np.ndarray, target: np.ndarray) -> TokenizedCorpus:
+    ids = np.full(max(source.sum(), target.sum()), EOS_ID + 1)
+    return TokenizedCorpus(ids, np.cumsum([0, *source]), ids, np.cumsum([0, *target]), 1.0)
+
+
 def test_plain_gz_and_xz_files_and_paired_files_give_the_same_pairs(tmp_path: Path) -> None:
     text = ("\n".join(LINES) + "\n").encode()
     (tmp_path / "a.tsv").write_bytes(text)
@@ -102,7 +115,7 @@ def test_pairs_out_of_the_length_limits_are_counted_by_reason(
 
 def test_an_epoch_holds_every_pair_as_often_as_its_weight_says(corpora: list[TokenizedCorpus]) -> None:
     batches = epoch_batches(corpora, batch_tokens=200, seed=1, epoch=0)
-    seen = Counter(pair for batch in batches for pair in batch)
+    seen = Counter(tuple(pair) for batch in batches for pair in batch.tolist())
     first = [seen[0, pair] for pair in range(100)]
     assert set(first) == {2, 3} and sum(first) == 250
     second = [seen[1, pair] for pair in range(200)]
@@ -115,11 +128,30 @@ def test_no_batch_is_over_its_token_budget(corpora: list[TokenizedCorpus]) -> No
         assert max(batch.source_ids.size, batch.target_ids.size) <= 200
 
 
+@pytest.mark.parametrize("batch_tokens", [2048, 16384])
+def test_less_than_a_tenth_of_either_side_is_padding(batch_tokens: int) -> None:
+    corpus = corpus_of_lengths(*realistic_lengths(150_000))
+    batches = [assemble([corpus], pairs) for pairs in epoch_batches([corpus], batch_tokens, seed=1, epoch=0)]
+    for side in ("source_ids", "target_ids"):
+        padding = sum(int((getattr(batch, side) == PAD_ID).sum()) for batch in batches)
+        assert padding < 0.1 * sum(getattr(batch, side).size for batch in batches)
+
+
+def test_batches_take_as_many_pairs_as_they_may_hold() -> None:
+    source, target = realistic_lengths(20_000)
+    batches = epoch_batches([corpus_of_lengths(source, target)], 2048, seed=1, epoch=0)
+    longer = np.maximum(source, target) + 1
+    full = [len(batch) * longer[batch[:, 1]].max() > 2048 - longer.max() for batch in batches]
+    assert sum(full) > 0.95 * len(full)  # the last of a pool holds what is left
+
+
 def test_epochs_differ_but_each_can_be_made_again(corpora: list[TokenizedCorpus]) -> None:
-    first = epoch_batches(corpora, 200, seed=1, epoch=0)
-    assert first == epoch_batches(corpora, 200, seed=1, epoch=0)
-    assert first != epoch_batches(corpora, 200, seed=1, epoch=1)
-    assert first != epoch_batches(corpora, 200, seed=2, epoch=0)
+    def batches(seed: int, epoch: int) -> list[object]:
+        return [batch.tolist() for batch in epoch_batches(corpora, 200, seed, epoch)]
+
+    assert batches(seed=1, epoch=0) == batches(seed=1, epoch=0)
+    assert batches(seed=1, epoch=0) != batches(seed=1, epoch=1)
+    assert batches(seed=1, epoch=0) != batches(seed=2, epoch=0)
 
 
 def test_a_batch_is_padded_with_the_marks_in_their_places(corpora: list[TokenizedCorpus]) -> None:

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from training import loop
 from training.checkpoint import read_tensors
 from training.config import ScheduleConfig
+from training.corpus import Batch, TokenizedCorpus, assemble
 from training.errors import InvalidCheckpoint, OutOfMemory, TrainingDiverged
 from training.loop import learning_rate, train
 
@@ -77,6 +80,21 @@ def test_a_run_that_diverges_says_so_and_keeps_the_last_good_checkpoint(config_f
     after = read_tensors(output / "last", "model")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
+
+
+def test_a_batch_that_cannot_be_made_ends_the_run_with_its_own_error(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = iter(range(100))
+
+    def assembled(corpora: list[TokenizedCorpus], pairs: np.ndarray) -> Batch:
+        if next(made) == 2:
+            raise ValueError("the third batch is bad")
+        return assemble(corpora, pairs)
+
+    monkeypatch.setattr(loop, "assemble", assembled)
+    with pytest.raises(ValueError, match="the third batch is bad"):
+        train(config_file, tmp_path / "out")
 
 
 def test_a_run_that_gets_no_better_stops_early(config_file: Path, tmp_path: Path) -> None:

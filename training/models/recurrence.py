@@ -44,12 +44,12 @@ def gru_step(
     """Return the next state of ``cell``, a one-layer ``nn.GRU``; written out so that its products can be quantized."""
     from_input = nn.functional.linear(inputs, cell.get_parameter("weight_ih_l0"), cell.get_parameter("bias_ih_l0"))
     from_state = nn.functional.linear(state, cell.get_parameter("weight_hh_l0"), cell.get_parameter("bias_hh_l0"))
-    input_reset, input_update, input_new = from_input.chunk(3, dim=-1)
-    state_reset, state_update, state_new = from_state.chunk(3, dim=-1)
-    reset = torch.sigmoid(input_reset + state_reset)
-    update = torch.sigmoid(input_update + state_update)
+    hidden = state.shape[-1]
+    input_gates, input_new = from_input.split([2 * hidden, hidden], dim=-1)
+    state_gates, state_new = from_state.split([2 * hidden, hidden], dim=-1)
+    reset, update = torch.sigmoid(input_gates + state_gates).chunk(2, dim=-1)
     new = torch.tanh(input_new + reset * state_new)
-    return (1 - update) * new + update * state
+    return new + update * (state - new)
 
 
 def _take_positions(
