@@ -68,7 +68,7 @@ def shifted(weights: Float[np.ndarray, "target source"], shift: int) -> Float[np
     A token is aligned by the row at which it is emitted (shift 0) or by one after the decoder has read it: which of the
     two aligns better depends on the architecture, so the manifest says it.
     """
-    rows = np.clip(np.arange(len(weights)) + shift, 0, max(len(weights) - 1, 0))
+    rows = np.minimum(np.maximum(np.arange(len(weights)) + shift, 0), max(len(weights) - 1, 0))
     return weights[rows]
 
 
@@ -107,7 +107,18 @@ def word_matrix(
     Raises:
         ValueError: ``weights`` fits the texts neither with nor without a row for end of sentence.
     """
-    rows, columns = weights.shape
+    return word_matrices([weights], target, source)[0]
+
+
+def word_matrices(
+    several: Sequence[Float[np.ndarray, "target_piece source_piece"]], target: TokenizedText, source: TokenizedText
+) -> list[Float64[np.ndarray, "target_word source_word"]]:
+    """Return ``word_matrix`` of several weights of one shape, between the same two texts.
+
+    Raises:
+        ValueError: As ``word_matrix``.
+    """
+    rows, columns = several[0].shape
     if rows - len(target.pieces) not in (0, 1) or columns != len(source.pieces) + 1:
         raise ValueError(
             f"weights are {rows} x {columns}; the texts have {len(target.pieces)} and {len(source.pieces)} pieces, "
@@ -116,17 +127,19 @@ def word_matrix(
     end_row = rows - len(target.pieces)
     by_source = np.zeros((columns, len(source.words) + 1))
     by_source[:, -1] = 1.0
-    for index, word in enumerate(source.words):
-        by_source[list(word.piece_indices), index] = 1.0
-        by_source[list(word.piece_indices), -1] = 0.0
+    pieces, words = _members(source)
+    by_source[pieces, words] = 1.0
+    by_source[pieces, -1] = 0.0
     by_target = np.zeros((len(target.words) + end_row, rows))
-    for index, word in enumerate(target.words):
-        by_target[index, list(word.piece_indices)] = 1.0 / max(len(word.piece_indices), 1)
+    pieces, words = _members(target)
+    by_target[words, pieces] = [1.0 / len(target.words[word].piece_indices) for word in words]
     if end_row:
         by_target[-1, -1] = 1.0
-    matrix: Float64[np.ndarray, "target_word source_word"] = by_target @ weights.astype(np.float64) @ by_source
-    matrix[[not word.piece_indices for word in target.words] + [False] * end_row, -1] = 1.0
-    return matrix
+    matrices = [by_target @ weights.astype(np.float64) @ by_source for weights in several]
+    without_piece = [index for index, word in enumerate(target.words) if not word.piece_indices]
+    for matrix in matrices:
+        matrix[without_piece, -1] = 1.0
+    return matrices
 
 
 def links(
@@ -234,3 +247,9 @@ def alignment_quality(
         in_sure += len(answer & certain)
         in_possible += len(answer & (certain | set(possible_here)))
     return AlignmentQuality.counted(found, gold, in_sure, in_possible)
+
+
+def _members(text: TokenizedText) -> tuple[list[int], list[int]]:
+    """Return the pieces that belong to words, and the word of each."""
+    pairs = [(piece, index) for index, word in enumerate(text.words) for piece in word.piece_indices]
+    return [piece for piece, _ in pairs], [word for _, word in pairs]

@@ -20,23 +20,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bundle.blocking import completing
 from bundle.errors import InvalidSearchOptions
 from bundle.manifest import SpecialIds
-from bundle.ragged import padded, recorded, stacked
+from bundle.ragged import padded, stacked
 from bundle.step import (
     ALL_CANDIDATES,
     FinishReason,
     Hypothesis,
     SearchOptions,
     State,
-    StepOutput,
-    token_log_probabilities,
 )
 
 
 @dataclass(frozen=True)
-class _End:
+class End:
     """A finished hypothesis before it is traced back: its scores, and the emission it ends with."""
 
     normalized_score: float
@@ -76,7 +73,7 @@ class Beams:
     _parents: Int[np.ndarray, "batch time beam"]  # the row that emitted it
     _token_scores: Float[np.ndarray, "batch time beam"]
     _finished_scores: Float[np.ndarray, "batch beam"]  # normalized, the best first, -inf where there is none yet
-    _ends: tuple[tuple[_End, ...], ...]
+    _ends: tuple[tuple[End, ...], ...]
 
     @classmethod
     def start(cls, options: Sequence[SearchOptions], special_ids: SpecialIds) -> "Beams":
@@ -163,66 +160,6 @@ class Beams:
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def advance(
-    beams: Beams, output: StepOutput
-) -> tuple[Beams, Int[np.ndarray, "batch beam"], dict[int, list[Hypothesis]]]:
-    """Return the beams one token further, the row each new row continues, and the answers of the sentences now done.
-
-    Reorder the state by the second (``reorder``); drop the rows of the third with ``Beams.keep`` before the next step.
-    A sentence that no token may continue (its forced token is outside the vocabulary) is done with what it has.
-    """
-    token_ids, log_probabilities = _allowed(beams, output)
-    batch, beam, width = token_ids.shape
-    totals = (beams.scores[:, :, None] + log_probabilities).reshape(batch, beam * width)
-    # Flat order is row, then the step's own order, so a stable sort breaks ties by row and token id. Each row has one
-    # end of sentence, so the first 2 * beam hold every one that may finish and every other that may live.
-    sentences = np.arange(batch)[:, None]
-    order = (-totals).argsort(axis=1, kind="stable")[:, : 2 * beam]
-    totals = totals[sentences, order]
-    tokens = token_ids.reshape(batch, -1)[sentences, order]
-    token_scores = log_probabilities.reshape(batch, -1)[sentences, order]
-    rows = order // width
-
-    is_eos = tokens == beams.special_ids.eos
-    ends = is_eos & (totals > -np.inf) & (np.arange(totals.shape[1]) < beam)
-    live = is_eos.argsort(axis=1, kind="stable")[:, :beam]
-    scores = np.where(is_eos, -np.inf, totals)[sentences, live]
-    at_limit = beams.steps + 1 == beams._max_target_tokens
-    cut = np.zeros_like(ends)
-    cut[sentences, live] = at_limit[:, None] & (scores > -np.inf)
-
-    normalized = totals / ((beams.steps + 1.0) ** beams._length_penalties)[:, None]
-    all_ends = list(beams._ends)
-    reasons: tuple[tuple[FinishReason, Any], ...] = (("eos", ends), ("max_length", cut))
-    for reason, chosen in reasons:
-        for sentence, place in np.argwhere(chosen).tolist():
-            here = (sentence, place)
-            end = _End(
-                normalized_score=float(normalized[here]),
-                log_probability=float(totals[here]),
-                token_id=int(tokens[here]),
-                token_log_probability=float(token_scores[here]),
-                row=int(rows[here]),
-                step=int(beams.steps[sentence]),
-                finish_reason=reason,
-            )
-            all_ends[sentence] = (*all_ends[sentence], end)
-
-    parents, live_tokens = rows[sentences, live], tokens[sentences, live]
-    new_scores = np.where(ends | cut, normalized, -np.inf)
-    advanced = replace(
-        beams,
-        steps=beams.steps + 1,
-        scores=scores,
-        previous_token_ids=live_tokens,
-        _finished_scores=-np.sort(np.concatenate([-beams._finished_scores, -new_scores], axis=1), axis=1)[:, :beam],
-        _ends=tuple(all_ends),
-        **_remembered(beams, parents, live_tokens, token_scores[sentences, live]),
-    )
-    done = np.flatnonzero(at_limit | _settled(advanced)).tolist()
-    return advanced, parents, {sentence: _answer(advanced, sentence) for sentence in done}
-
-
 def reorder(state: State, parents: Int[np.ndarray, "batch beam"]) -> State:
     """Return the state whose every row is that of the hypothesis it continues."""
     batch, beam = parents.shape
@@ -263,58 +200,13 @@ def certain_prefix(beams: Beams, sentence: int, known: tuple[int, ...] = ()) -> 
     return (*known, *reversed(token_ids))
 
 
-def _allowed(
-    beams: Beams, output: StepOutput
-) -> tuple[Int[np.ndarray, "batch beam width"], Float[np.ndarray, "batch beam width"]]:
-    """Return as many candidates as can matter, with -inf for those that are banned or leave a forced prefix."""
-    width = min(output.candidate_token_ids.shape[2], beams.width)
-    token_ids = output.candidate_token_ids[:, :, :width]
-    banned = (token_ids[:, :, :, None] == beams._banned[:, None, None, :]).any(axis=3)
-    if beams._blocked.shape[1]:
-        banned |= (token_ids[:, :, :, None] == beams._blocked.swapaxes(1, 2)[:, :, None, :]).any(axis=3)
-    log_probabilities = np.where(banned, -np.inf, output.candidate_log_probabilities[:, :, :width].astype(np.float64))
-    forced = beams.steps < beams._prefix_lengths
-    if forced.any():
-        place = np.minimum(beams.steps, beams._prefixes.shape[1] - 1)
-        wanted = beams._prefixes[np.arange(len(place)), place][:, None].repeat(beams.beam_size, axis=1)
-        found = token_log_probabilities(output, wanted)
-        token_ids = token_ids.copy()
-        token_ids[forced, :, 0] = wanted[forced]
-        log_probabilities[forced] = -np.inf
-        log_probabilities[forced, :, 0] = found[forced]
-    return token_ids, log_probabilities
-
-
-def _remembered(beams: Beams, parents: Any, live_tokens: Any, live_scores: Any) -> dict[str, Any]:
-    """Return the fields that keep what was emitted, and say what each new row may not emit, to not repeat a run."""
-    steps, sizes = beams.steps, beams._no_repeat_ngram_sizes
-    emitted, blocked = beams._emitted, beams._blocked[:, :0]
-    if sizes.any():
-        emitted = recorded(np.take_along_axis(emitted, parents[:, None], axis=2), steps, live_tokens)
-        blocked = completing(emitted, steps + 1, sizes)
-    return {
-        "_tokens": recorded(beams._tokens, steps, live_tokens),
-        "_parents": recorded(beams._parents, steps, parents),
-        "_token_scores": recorded(beams._token_scores, steps, live_scores),
-        "_emitted": emitted,
-        "_blocked": blocked,
-    }
-
-
-def _settled(beams: Beams) -> Any:
-    """Return for each sentence whether enough hypotheses have finished, by number or by the bound of the rules."""
-    bounds = beams.scores[:, 0] / beams._max_target_tokens**beams._length_penalties
-    worst_kept = beams._finished_scores[np.arange(len(bounds)), beams._n_best - 1]
-    enough = np.isfinite(beams._finished_scores).all(axis=1)
-    return enough | (worst_kept >= bounds)
-
-
-def _answer(beams: Beams, sentence: int) -> list[Hypothesis]:
+def answer(beams: Beams, sentence: int) -> list[Hypothesis]:
+    """Return the hypotheses that a sentence has finished, the best first, as many as were asked for."""
     best = sorted(beams._ends[sentence], key=lambda end: -end.normalized_score)  # stable: the earlier one first
     return [_traced(beams, sentence, end) for end in best[: int(beams._n_best[sentence])]]
 
 
-def _traced(beams: Beams, sentence: int, end: _End) -> Hypothesis:
+def _traced(beams: Beams, sentence: int, end: End) -> Hypothesis:
     """Follow the parents from the last emission back to the first."""
     token_ids, token_scores, path = [end.token_id], [end.token_log_probability], [end.row]
     for step in range(end.step - 1, -1, -1):

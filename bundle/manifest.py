@@ -17,14 +17,14 @@ from bundle.decoding import Json, decode, parse
 from bundle.errors import InvalidBundle, UnsafeFile
 from bundle.figures import figure_faults
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 TABLES_FILE = "component_tables.safetensors"
 GRAPHS = ("encoder", "decoder_step")
 REQUIRED_FILES = ("tokenizer.model", "encoder.onnx", "decoder_step.onnx", "README.md")
 
 SCORE_KINDS = ("bilinear", "additive", "none", "addressing")
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "float16", "int8")
 DTYPES = ("float32", "int64")
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

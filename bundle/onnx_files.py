@@ -1,4 +1,4 @@
-"""What an ONNX file may be made of: operators of the standard, and all its weights inside it.
+"""What an ONNX file may be made of: operators of the standard and a few more, and all its weights inside it.
 
 The file is walked as protobuf, without ONNX or a runtime: it must be known to be harmless before either reads it. Field
 numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, IR version 10).
@@ -7,7 +7,9 @@ numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onn
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-DOMAINS = ("", "ai.onnx")
+STANDARD_DOMAINS = ("", "ai.onnx")
+RUNTIME_DOMAIN = "com.microsoft"  # ONNX Runtime's own operators
+RUNTIME_OPERATORS = frozenset({"MatMulIntegerToFloat"})  # those of them that exporters write
 _MAX_DEPTH = 8  # graphs inside nodes of graphs
 _MAX_NODES = 100_000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -22,12 +24,14 @@ class _Kind:
     Attributes:
         parts: Kinds of the messages in it, by field number.
         domains: Field numbers that hold the domain of an operator.
+        operators: Field numbers that hold its name.
         forbidden: Field numbers that must not be there, each with the reason.
         locations: Field numbers that say where a tensor's data is.
     """
 
     parts: Mapping[int, str] = field(default_factory=dict)
     domains: tuple[int, ...] = ()
+    operators: tuple[int, ...] = ()
     forbidden: Mapping[int, str] = field(default_factory=dict)
     locations: tuple[int, ...] = ()
 
@@ -43,7 +47,7 @@ _KINDS = {
     ),
     "opset": _Kind(domains=(1,)),
     "graph": _Kind(parts={1: "node", 5: "tensor", 15: "sparse"}),
-    "node": _Kind(parts={5: "attribute"}, domains=(7,)),
+    "node": _Kind(parts={5: "attribute"}, domains=(7,), operators=(4,)),
     "attribute": _Kind(parts={5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}),
     "sparse": _Kind(parts={1: "tensor", 2: "tensor"}),
     "tensor": _Kind(forbidden={13: _OUTSIDE}, locations=(14,)),
@@ -88,6 +92,7 @@ class _Walk:
         depth += name == "graph"
         if depth > _MAX_DEPTH or self._nodes > _MAX_NODES:
             raise ValueError(f"graphs nest deeper than {_MAX_DEPTH}, or there are more than {_MAX_NODES} nodes")
+        domains, operators = set[str](), set[str]()  # a field may come twice, and readers differ in which one holds
         for number, value in _fields(content):
             if number in kind.forbidden:
                 self.faults.add(f"it has {kind.forbidden[number]}")
@@ -95,10 +100,19 @@ class _Walk:
                 self.faults.add(f"it has {_OUTSIDE}")
             if isinstance(value, int):
                 continue
-            if number in kind.domains and (domain := str(value, "utf-8")) not in DOMAINS:
-                self.faults.add(f"it has operators of the domain {domain[:40]!r}; only those of the standard run")
+            if number in kind.domains:
+                domains.add(str(value, "utf-8"))
+            if number in kind.operators:
+                operators.add(str(value, "utf-8"))
             if number in kind.parts:
                 self.message(kind.parts[number], value, depth)
+        for domain in domains.difference(STANDARD_DOMAINS):
+            if domain != RUNTIME_DOMAIN:
+                self.faults.add(f"it has operators of the domain {domain[:40]!r}; only those of the standard run")
+            elif others := operators - RUNTIME_OPERATORS:
+                self.faults.add(
+                    f"it has the operator {min(others)[:40]!r} of the domain {domain!r}, not to be run"
+                )
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:

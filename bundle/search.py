@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from bundle.beams import Beams, advance, certain_prefix, reorder
+from bundle.advance import advance
+from bundle.beams import Beams, certain_prefix, reorder
 from bundle.errors import InvalidSearchOptions
 from bundle.manifest import SpecialIds
 from bundle.step import (

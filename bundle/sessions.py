@@ -3,7 +3,7 @@
 Nothing here imports ONNX Runtime: it says what to tell it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,13 @@ def encoder_inputs(sources: Sequence[Sequence[int]], pad: int) -> dict[str, Int[
     for row, source in zip(source_ids, sources, strict=True):
         row[: len(source)] = source
     return {"source_ids": source_ids, "source_lengths": lengths}
+
+
+def own_states(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the step graph's inputs for states ``[batch beam size]`` that each hypothesis goes on from itself."""
+    batch, beam = next(iter(state.values())).shape[:2]
+    rows = {name: tensor.reshape(batch * beam, -1) for name, tensor in state.items()}
+    return rows | {"state_rows": np.arange(batch * beam).reshape(batch, beam)}
 
 
 def session_entries(processor: Path = _PROCESSOR) -> dict[str, str]:

@@ -108,8 +108,8 @@ class EncodedBatch:
         )
 
 
-# What a step that gives emission scores must be fed to work them out; fed nothing, it makes those of one place.
-ALL_EMISSION = {"emission_limit": np.array([np.iinfo(np.int64).max])}
+# What a step is fed to work out emission scores, which it has inputs for: a choice, or where none can be made, how many.
+WITH_EMISSION = {"emission_wanted": np.array([True]), "emission_limit": np.array([np.iinfo(np.int64).max])}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ piece before it.
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import sentencepiece
 
@@ -21,8 +22,7 @@ from bundle.errors import InvalidBundle, InvalidText
 from bundle.words import is_space, word_stretches
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A half-open stretch of a text in three units: UTF-8 bytes, code points and UTF-16 code units."""
 
     start_byte: int
@@ -33,8 +33,7 @@ class Span:
     end_utf16: int
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One token of a text.
 
     Attributes:
@@ -54,8 +53,7 @@ class Piece:
     zero_width: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """What a reader sees as one word: letters and digits, or punctuation; ``l'`` and ``homme`` are two."""
 
     text: str
@@ -63,18 +61,55 @@ class Word:
     piece_indices: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+_Places: TypeAlias = tuple[tuple[Piece, ...], tuple[Word, ...]]
+
+
+@dataclass(frozen=True, eq=False)
 class TokenizedText:
-    """A text with its pieces and words, both in order; no end-of-sentence token among them."""
+    """A text with its pieces and words, both in order; no end-of-sentence token among them.
+
+    Where they stand is worked out when it is first asked for: it takes several times as long as the ids, and of a
+    translation without alignment nobody asks.
+
+    Attributes:
+        text: The text.
+        token_ids: The ids of the pieces.
+    """
 
     text: str
-    pieces: tuple[Piece, ...]
-    words: tuple[Word, ...]
+    token_ids: list[int]
+    _found: Sequence[Any] = field(repr=False)  # of ``_Found``, or what SentencePiece has of that form
+
+    @classmethod
+    def of(cls, text: str, pieces: tuple[Piece, ...], words: tuple[Word, ...]) -> "TokenizedText":
+        """Return a text whose pieces and words are known."""
+        found = [_Found(piece.token_id, piece.piece, piece.span.start_byte, piece.span.end_byte) for piece in pieces]
+        tokenized = cls(text, [piece.token_id for piece in pieces], found)
+        tokenized.__dict__["_places"] = pieces, words
+        return tokenized
 
     @property
-    def token_ids(self) -> list[int]:
-        """The ids of the pieces."""
-        return [piece.token_id for piece in self.pieces]
+    def pieces(self) -> tuple[Piece, ...]:
+        """The pieces, with their places."""
+        return self._places[0]
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words, with the pieces they are made of."""
+        return self._places[1]
+
+    @property
+    def blank(self) -> bool:
+        """Whether there are no words, told without looking for them."""
+        utf8 = self.text.encode()
+        return not any(_shows(utf8, piece) for piece in self._found)
+
+    @cached_property
+    def _places(self) -> _Places:
+        return _placed(self.text, self._found)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenizedText) and (self.text, self._places) == (other.text, other._places)
 
 
 class Tokenizer:
@@ -105,6 +140,7 @@ class Tokenizer:
         self.unk_id: int = self._model.unk_id()
         self.bos_id: int = self._model.bos_id()
         self.eos_id: int = self._model.eos_id()
+        self._is_control = cache(self._model.is_control)
 
     def encode(self, text: str) -> TokenizedText:
         """Return the pieces and words of ``text``, without end of sentence.
@@ -112,10 +148,11 @@ class Tokenizer:
         Raises:
             InvalidText: ``text`` holds a lone surrogate or U+0000.
         """
-        return _tokenized(text, self._model.encode(_valid(text), return_type="proto").pieces)
+        found = self._model.encode(_valid(text), return_type="proto").pieces
+        return TokenizedText(text, [piece.id for piece in found], found)
 
     def encode_ids(self, text: str) -> list[int]:
-        """Return the token ids of ``text`` alone, ten times faster than ``encode``.
+        """Return the token ids of ``text`` alone.
 
         Raises:
             InvalidText: ``text`` holds a lone surrogate or U+0000.
@@ -131,8 +168,9 @@ class Tokenizer:
 
         The silent ids (padding, beginning and end of sentence) are left out, so the pieces are those of the text only.
         """
-        heard = [int(token_id) for token_id in token_ids if not self._model.is_control(int(token_id))]
-        return _tokenized_stripped(self._model.decode(heard, return_type="proto"))
+        heard = [int(token_id) for token_id in token_ids if not self._is_control(int(token_id))]
+        decoded = self._model.decode(heard, return_type="proto")
+        return TokenizedText(decoded.text.strip(), heard, _stripped(decoded))
 
     def piece(self, token_id: int) -> str:
         """Return the vocabulary's own spelling of a token."""
@@ -150,20 +188,25 @@ def with_words(text: TokenizedText, stretches: Sequence[tuple[int, int]]) -> Tok
     which no piece ends has none.
     """
     found = [_Placed(p.token_id, p.piece, p.span.start_code_point, p.span.end_code_point) for p in text.pieces]
-    return _grouped(text.text, found, stretches)
+    return TokenizedText.of(text.text, *_grouped(text.text, found, stretches))
 
 
 class _Ruler:
-    """The three units of one text, side by side at every code point."""
+    """The three units of one text, side by side at every code point.
+
+    Attributes:
+        code_points: Index of the code point that starts at or holds each byte.
+    """
 
     def __init__(self, text: str) -> None:
-        widths = [1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text]  # UTF-8
-        self._bytes = [0, *accumulate(widths)]
-        self._utf16 = [0, *accumulate(2 if width == 4 else 1 for width in widths)]
-
-    def code_point(self, byte: int) -> int:
-        """Return the index of the code point that starts at or holds ``byte``."""
-        return bisect_right(self._bytes, byte) - 1
+        same: Sequence[int] = range(len(text) + 1)
+        self.code_points, self._bytes, self._utf16 = same, same, same
+        if not text.isascii():
+            widths = [1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text]  # UTF-8
+            self._bytes = [0, *accumulate(widths)]
+            self.code_points = [index for index, width in enumerate([*widths, 1]) for _ in range(width)]
+            if 4 in widths:
+                self._utf16 = [0, *accumulate(2 if width == 4 else 1 for width in widths)]
 
     def span(self, start: int, end: int) -> Span:
         """Return the span between two code point indices."""
@@ -179,18 +222,6 @@ def _valid(text: str) -> str:
     if (place := text.find("\0")) >= 0:
         raise InvalidText(f"the text holds a NUL character, U+0000 at code point {place}; send it without")
     return text
-
-
-def _tokenized_stripped(decoded: Any) -> TokenizedText:
-    """Return decoded pieces in the text without the spaces that a leading or trailing unknown leaves."""
-    text = decoded.text.strip()
-    lead = len(decoded.text) - len(decoded.text.lstrip())  # white space here is U+0020: one byte each
-    size = len(text.encode())
-    pieces = [
-        _Found(piece.id, piece.piece, *(min(max(byte - lead, 0), size) for byte in (piece.begin, piece.end)))
-        for piece in decoded.pieces
-    ]
-    return _tokenized(text, pieces)
 
 
 class _Found(NamedTuple):
@@ -211,48 +242,69 @@ class _Placed(NamedTuple):
     end: int
 
 
-def _tokenized(text: str, found: Iterable[Any]) -> TokenizedText:
+def _stripped(decoded: Any) -> list[_Found]:
+    """Return decoded pieces in the text without the spaces that a leading or trailing unknown leaves."""
+    text = decoded.text
+    size = len(text.strip().encode())
+    if size == len(text.encode()):
+        return decoded.pieces  # type: ignore[no-any-return]
+    lead = len(text) - len(text.lstrip())  # white space here is U+0020: one byte each
+    return [
+        _Found(piece.id, piece.piece, *(min(max(byte - lead, 0), size) for byte in (piece.begin, piece.end)))
+        for piece in decoded.pieces
+    ]
+
+
+def _shows(utf8: bytes, piece: Any) -> bool:
+    """Return whether a piece as SentencePiece reports it stands for something that is seen."""
+    before, upto = (utf8[:byte].decode(errors="ignore") for byte in (piece.begin, piece.end))
+    return not all(_is_silent(character, piece.piece) for character in upto[len(before) :])
+
+
+def _placed(text: str, found: Iterable[Any]) -> _Places:
+    """Return the pieces of a text as SentencePiece reports them, and its words.
+
+    White space and removed format characters at the ends of a piece are left out; one of nothing else ends up at its
+    end, without width.
+    """
     ruler = _Ruler(text)
     placed = []
     for piece in found:
-        start, end = ruler.code_point(piece.begin), ruler.code_point(piece.end)
-        placed.append(_Placed(piece.id, piece.piece, *_trimmed(text, start, end, piece.piece)))
+        name, start, end = piece.piece, ruler.code_points[piece.begin], ruler.code_points[piece.end]
+        # Letters and digits are never silent, and most characters are those: they are not asked about.
+        while start < end and not text[start].isalnum() and _is_silent(text[start], name):
+            start += 1
+        while start < end and not text[end - 1].isalnum() and _is_silent(text[end - 1], name):
+            end -= 1
+        placed.append(_Placed(piece.id, name, start, end))
     places = [(start, end) for _, _, start, end in placed]
     return _grouped(text, placed, _seen(_joined(word_stretches(text), places), places), ruler)
 
 
 def _grouped(
     text: str, found: Sequence[_Placed], stretches: Sequence[tuple[int, int]], ruler: _Ruler | None = None
-) -> TokenizedText:
-    """Return a text with its pieces under the words at ``stretches``; see ``with_words``."""
-    ruler = ruler or _Ruler(text)
+) -> _Places:
+    """Return the pieces of a text under the words at ``stretches``, and these; see ``with_words``."""
+    span = (ruler or _Ruler(text)).span
     ends = [end for _, end in stretches]
     members: list[list[int]] = [[] for _ in stretches]
     pieces = []
     for index, (token_id, name, start, end) in enumerate(found):
         home = bisect_right(ends, end - 1 if start < end else start)
         word_index = home if home < len(stretches) else None
-        pieces.append(Piece(token_id, name, text[start:end], ruler.span(start, end), word_index, start == end))
+        pieces.append(Piece(token_id, name, text[start:end], span(start, end), word_index, start == end))
         if word_index is not None:
             members[word_index].append(index)
-    words = (
-        Word(text[start:end], ruler.span(start, end), tuple(held))
+    words = [
+        Word(text[start:end], span(start, end), tuple(held))
         for (start, end), held in zip(stretches, members, strict=True)
-    )
-    return TokenizedText(text, tuple(pieces), tuple(words))
+    ]
+    return tuple(pieces), tuple(words)
 
 
-def _trimmed(text: str, start: int, end: int, piece: str) -> tuple[int, int]:
-    """Return the stretch without white space or removed format characters at its ends; empty ones end up at ``end``."""
-
-    def silent(character: str) -> bool:
-        return is_space(character) or (unicodedata.category(character) == "Cf" and character not in piece)
-
-    while start < end and silent(text[start]):
-        start += 1
-    while start < end and silent(text[end - 1]):
-        end -= 1
-    return start, end
+def _is_silent(character: str, piece: str) -> bool:
+    """Return whether a character of a piece is white space, or one that normalization removed."""
+    return is_space(character) or (unicodedata.category(character) == "Cf" and character not in piece)
 
 
 def _seen(stretches: list[tuple[int, int]], places: list[tuple[int, int]]) -> list[tuple[int, int]]:

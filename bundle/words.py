@@ -58,7 +58,10 @@ def word_stretches(text: str) -> list[tuple[int, int]]:
     for match in _WORD_CLASSES.finditer(classes):
         start, end = match.span()
         if classes[start] in "adm":
-            stretches.extend(_split_elisions(text, classes, start, end))
+            if classes.find("'", start, end) < 0:
+                stretches.append((start, end))
+            else:
+                stretches.extend(_split_elisions(text, classes, start, end))
             continue
         first, previous = stretches[-1] if stretches else (0, -1)
         if previous == start and text[first] == text[start] and classes[start] not in "cr":

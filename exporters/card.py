@@ -30,6 +30,7 @@ def model_card(manifest: Manifest, fidelity: dict[str, Any] | None) -> str:
         _tables(manifest),
         "## Fidelity",
         _fidelity(fidelity) if fidelity else "Not measured.",
+        *_precision_sections(manifest),
         "## Parity",
         "Measured when the bundle was made; it would not have been written with a value out of its bounds.",
         _parity(manifest.parity),
@@ -112,6 +113,40 @@ _POSITIONS = {
     "random": "drawn at random",
     "least": "attended to least",
 }
+
+
+def _precision_sections(manifest: Manifest) -> list[str]:
+    """Return what the precision costs on each test set, with its heading; nothing for a bundle in float32."""
+    precision = manifest.precision
+    sections = manifest.parity.get(precision, {}).get("test_sets", {})
+    if not sections:
+        return []
+    rows = []
+    for name, figures in sorted(sections.items()):
+        exact, rounded, loss = (figures[key] for key in ("bleu_float32", f"bleu_{precision}", "bleu_loss"))
+        drifts = (figures.get(f"{kind}_drift") for kind in _DRIFTS)
+        rows.append(
+            (
+                name,
+                *(f"{figure['value']:.2f}" for figure in (exact, rounded, loss)),
+                f"{loss['low']:.2f} to {loss['high']:.2f}",
+                f"{exact['value'] - rounded['at_least']:.1f}",
+                f"{figures['identical_translations']['value']:.3f}",
+                *(f"{drift['value']:.4f}" if drift else "–" for drift in drifts),
+            )
+        )
+    header = ("test set", "BLEU float32", f"BLEU {precision}", "loss", "95 % interval", "allowed", "same translations")
+    interval = next(iter(sections.values()))["bleu_loss"]["interval"]
+    return [
+        f"## What {precision} costs",
+        f"Against float32, all sentences translated by both. The loss is in BLEU points ({interval}). Drift is how far "
+        "attention and posterior (total variation) and the nine shares (absolute difference) move on average, with "
+        "references forced.",
+        _table((*header, *(f"{kind} drift" for kind in _DRIFTS)), rows),
+    ]
+
+
+_DRIFTS = ("alignment", "posterior", "decomposition")
 
 
 def _parity(ledger: dict[str, Any]) -> str:

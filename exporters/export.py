@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,13 +19,14 @@ from bundle.tables import ComponentTables
 from bundle.tokenizer import Tokenizer
 from exporters.card import model_card
 from exporters.errors import ExportRefused, InvalidExportOptions
+from exporters.evaluation import Evaluation, evaluate
 from exporters.fidelity import REPORT_FILE, Subject, canonical, fidelity_report, held_out
-from exporters.figures import alignment_figures, evaluate, quality, reference_histograms
+from exporters.figures import BEAM_SIZE, alignment_figures, quality, reference_histograms
 from exporters.fitting import TableSizes, fit
 from exporters.forcing import Explained
 from exporters.graphs import Graphs, export_graphs
+from exporters.half import halve
 from exporters.parity import (
-    Contender,
     ParityText,
     Section,
     check_batch_invariance,
@@ -60,15 +60,15 @@ class ExportOptions:
     """What bundle to make of a checkpoint.
 
     Attributes:
-        precision: ``float32`` or ``int8``.
+        precision: ``int8``, ``float16`` (for graphics processors) or ``float32``.
         bundle_id: Stable name; empty for the language pair, as in ``en-fr``.
         version: Version of this bundle under that name.
         tables_corpora: Training text for the component tables; empty for the training corpora of the run.
         tables_sentences: Sentences of it to fit on.
-        evaluations: Test sets to report on, by name; empty for the development sets of the run.
+        evaluations: Test sets by name, to report on and to judge a precision by; empty for the run's development sets.
         gold_alignments: Gold alignments to measure attention against, by name. The first set chooses the decoder step
             that attention is read at; without any it is the one that the architecture names.
-        parity_sentences: Development sentences for the ledger.
+        parity_sentences: Development sentences for the comparison with torch and the reference histograms.
         fidelity_sentences: Development sentences for the fidelity report; 0 for no report.
         processes: Processes that fit the tables.
         replace: Whether an existing bundle of this path may be replaced.
@@ -99,9 +99,7 @@ class ExportOptions:
         if min(self.tables_sentences, self.parity_sentences, self.processes) < 1:
             raise InvalidExportOptions("tables_sentences, parity_sentences and processes must be at least 1.")
         if self.fidelity_sentences < 0:
-            raise InvalidExportOptions(
-                f"fidelity_sentences is {self.fidelity_sentences}; give 0 for no report, or more."
-            )
+            raise InvalidExportOptions(f"fidelity_sentences is {self.fidelity_sentences}; give 0 for none, or more.")
 
 
 def export(checkpoint_folder: Path, bundle_folder: Path, options: ExportOptions) -> Manifest:
@@ -167,28 +165,31 @@ class _Export:
         tell(f"comparing with torch on {len(self.pairs)} sentences")
         ledger: dict[str, Section] = {"float32": compare_with_torch(self.model, self._translator(exact), self.text)}
         sample = self._training_sample()
-        if self.options.precision == "int8":
-            tell("measuring activations and quantizing")
-            calibration = subset(sample.corpus, np.arange(0, len(sample.corpus), _CALIBRATION_STRIDE))
-            bounds = calibrate(graphs, exact, batches(calibration, _CALIBRATION_TOKENS))
-            shipped = self._load(quantize(graphs, bounds))
-        tell("checking batch invariance")
-        some = self.text.sources[:_INVARIANCE_SENTENCES]
-        ledger["batch_invariance"] = check_batch_invariance(self._translator(shipped), some)
+        precision = self.options.precision
+        if precision != "float32":
+            rounded, ledger[precision] = self._rounded(graphs, exact, sample)
+            shipped = self._load(rounded)
+        if precision != "float16":  # made for graphics processors, for which nothing is promised of it
+            tell("checking batch invariance")
+            some = self.text.sources[:_INVARIANCE_SENTENCES]
+            ledger["batch_invariance"] = check_batch_invariance(self._translator(shipped), some)
         tables, half_tables = self._fit(shipped, sample)
         explained = Explained(tables, self.model.decoder_token_offset, self.special_ids.bos) if tables else None
-        contender = self._contender(shipped)
+        evaluations = self._evaluations(shipped, precision)
         if shipped is not exact:
-            tell("comparing int8 with float32")
-            ledger["int8"] = compare_precisions(self._contender(exact), contender, self.text, explained)
-            ledger["int8"]["activation_bounds"] = bounds
+            exact_evaluations = self._evaluations(exact, "float32")
+            tell(f"comparing {precision} with float32")
+            ledger[precision]["test_sets"] = compare_precisions(precision, exact_evaluations, evaluations, explained)
         if reasons := refusals(ledger):
             raise ExportRefused(reasons)
-        histograms = reference_histograms(shipped, self.text.sources, contender.results, explained)
+        tell("drawing reference histograms")
+        results = self._translator(shipped).translate(self.text.sources, BEAM_SIZE)
+        histograms = reference_histograms(shipped, self.text.sources, results, explained)
         self._write_files(shipped, tables)
         fidelity = self._fidelity(shipped, sample, explained, half_tables)
+        tell("measuring alignments")
         shift, alignments = alignment_figures(shipped, self.tokenizer, self.gold, self.model.alignment_shift)
-        figures = self._quality(shipped)
+        figures = {name: quality(evaluation.scores) for name, evaluation in evaluations.items()}
         manifest = replace(
             self._manifest(graphs, tables),
             alignment_shift=shift,
@@ -207,11 +208,17 @@ class _Export:
     def _load(self, graphs: Graphs) -> OnnxModel:
         return OnnxModel(graphs.serialized(), self.special_ids)
 
+    def _rounded(self, graphs: Graphs, exact: OnnxModel, sample: TrainingSample) -> tuple[Graphs, Section]:
+        """Return ``graphs`` in the precision asked for, and what the ledger keeps of how that was done."""
+        if self.options.precision == "float16":
+            return halve(graphs), {}
+        tell("measuring activations and quantizing")
+        calibration = subset(sample.corpus, np.arange(0, len(sample.corpus), _CALIBRATION_STRIDE))
+        bounds = calibrate(graphs, exact, batches(calibration, _CALIBRATION_TOKENS))
+        return quantize(graphs, bounds), {"activation_bounds": bounds}
+
     def _translator(self, model: OnnxModel) -> Translator:
         return Translator(model, self.special_ids, self.limits.max_target_tokens)
-
-    def _contender(self, model: OnnxModel) -> Contender:
-        return Contender(model, *evaluate(self._translator(model), self.tokenizer, self.pairs))
 
     def _training_sample(self) -> TrainingSample:
         corpora = self.options.tables_corpora or self.data.train
@@ -263,14 +270,14 @@ class _Export:
         (self.folder / REPORT_FILE).write_bytes(canonical(report))
         return report
 
-    def _quality(self, model: OnnxModel) -> dict[str, Any]:
+    def _evaluations(self, model: OnnxModel, precision: str) -> dict[str, Evaluation]:
+        """Translate every test set with ``model``."""
         found = {}
         for name, corpus in (self.options.evaluations or _development_sets(self.data.dev)).items():
             pairs, _ = read_pairs(corpus)
-            tell(f"translating {name}: {len(pairs):,} sentences")
-            _, scores = evaluate(self._translator(model), self.tokenizer, pairs)
-            tell(f"{name}: BLEU {scores.bleu:.1f}, chrF {scores.chrf:.1f}")
-            found[name] = quality(scores)
+            tell(f"translating {name} in {precision}: {len(pairs):,} sentences")
+            found[name] = evaluate(model, self.tokenizer, self.limits.max_target_tokens, pairs)
+            tell(f"{name}: BLEU {found[name].scores.bleu:.2f}, chrF {found[name].scores.chrf:.2f}")
         return found
 
     def _write_files(self, model: OnnxModel, tables: ComponentTables | None) -> None:

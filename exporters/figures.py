@@ -13,9 +13,8 @@ from bundle.tokenizer import Tokenizer
 from exporters.alignments import measure
 from exporters.forcing import Explained
 from exporters.runtime import OnnxModel
-from exporters.sampling import Pairs
-from training.evaluation import Scores, score
-from training.translation import Ids, Translator, source_ids
+from training.evaluation import Scores
+from training.translation import Ids
 
 BEAM_SIZE = 4
 _UNCOVERED = 0.1
@@ -36,13 +35,6 @@ REFERENCE_BINS: dict[str, tuple[float, ...]] = {
     "repeated_pairs_ratio": _RATIO,
     "token_log_probability_nats": _LOG_PROBABILITY,
 }
-
-
-def evaluate(translator: Translator, tokenizer: Tokenizer, pairs: Pairs) -> tuple[list[SearchResult], Scores]:
-    """Return the translations of the sources (beam 4) and their scores against the targets."""
-    results = translator.translate(source_ids(tokenizer, [source for source, _ in pairs]), BEAM_SIZE)
-    texts = [tokenizer.decode(result.hypotheses[0].token_ids) for result in results]
-    return results, score(texts, [target for _, target in pairs])
 
 
 def quality(scores: Scores) -> dict[str, dict[str, Any]]:

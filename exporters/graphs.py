@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bundle import manifest as manifests
+from exporters.editing import GraphEditor, array_of
 from training.models.interface import Encoded, GivenAttention, TranslationModel
 from training.models.recurrence import BidirectionalLayer
 
@@ -33,8 +34,8 @@ _TRACED_AXES = {
 }
 # Inputs with a default, which nothing feeds in plain decoding: attention for the step to use instead of its own.
 _GIVEN_AXES = {"attention_replaced": ("batch", "beam", "one"), "given_attention_weights": ("batch", "beam", "source")}
-_DYNAMIC_AXES = ("batch", "beam", "source", "k")
-_EXAMPLE_SIZES = {"batch": 2, "beam": 3, "source": 32, "k": 5}  # the tracer would freeze a size of 0 or 1
+_DYNAMIC_AXES = ("batch", "beam", "source", "k", "rows")
+_EXAMPLE_SIZES = {"batch": 2, "beam": 3, "source": 32, "k": 5, "rows": 7}  # the tracer would freeze a size of 0 or 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Graphs:
     def serialized(self) -> dict[str, bytes]:
         """Return the content of each graph's file, by graph name; equal models give equal bytes."""
         return {
-            name: onnx_ir.to_proto(model).SerializeToString(deterministic=True) for name, model in self.models.items()
+            name: onnx_ir.to_proto(_with_emission_on_request(model)).SerializeToString(deterministic=True)
+            for name, model in self.models.items()
         }
 
 
@@ -61,6 +63,8 @@ def export_graphs(model: TranslationModel) -> Graphs:
         encoded = model.encode(source_ids, source_lengths)
         state = {name: tensor[:, None].repeat(1, beam, 1) for name, tensor in encoded.initial_state.items()}
         stepped = model.step(previous, state, encoded)
+    kept = {name: tensor.flatten(0, 1).repeat(2, 1)[: _EXAMPLE_SIZES["rows"]] for name, tensor in state.items()}
+    kept["state_rows"] = torch.zeros(batch, beam, dtype=torch.long)
     traced = [name for name in _TRACED_AXES if getattr(stepped, name) is not None]
     signature = _signature(model, list(encoded.encoder_side), traced)
     given, defaults = {}, {}
@@ -69,13 +73,11 @@ def export_graphs(model: TranslationModel) -> Graphs:
         given["given_attention_weights"] = torch.zeros(batch, beam, source)
         defaults = {name: tensor[:1, :1, :1] for name, tensor in given.items()}
     read = encoded.encoder_side | {"source_lengths": source_lengths}
-    step_inputs = (previous, state, read, torch.tensor([_EXAMPLE_SIZES["k"]]), given)
+    step_inputs = (previous, kept, read, torch.tensor([_EXAMPLE_SIZES["k"]]), given)
     models = {
         "encoder": _export(_Encode(model), (source_ids, source_lengths), signature["encoder"], {}),
         "decoder_step": _export(_Step(model, traced), step_inputs, signature["decoder_step"], defaults),
     }
-    if "emission_scores" in traced:
-        _limit_emission(models["decoder_step"].graph)
     return Graphs(models, signature)
 
 
@@ -103,13 +105,15 @@ class _Step(nn.Module):
     def forward(
         self,
         previous_token_ids: Int[Tensor, "batch beam"],
-        state: dict[str, Tensor],
+        kept: dict[str, Tensor],
         encoded: dict[str, Tensor],
         candidates: Int[Tensor, "1"],
         given: dict[str, Tensor],
     ) -> tuple[Tensor, ...]:
         side = {name: tensor for name, tensor in encoded.items() if name != "source_lengths"}
         attention = GivenAttention(*given.values()) if given else None
+        rows = kept["state_rows"]
+        state = {each.name: nn.functional.embedding(rows, kept[each.name]) for each in self.model.state}
         stepped = self.model.step(previous_token_ids, state, Encoded(encoded["source_lengths"], side, {}), attention)
         # The operator itself, because torch.topk takes no k that is a tensor. It gives ties to the lower token id.
         best, token_ids = torch.onnx.ops.symbolic_multi_out(
@@ -185,7 +189,8 @@ def _signature(
         "decoder_step": manifests.Graph(
             inputs=(
                 tensor("previous_token_ids", "batch", "beam", dtype="int64"),
-                *(tensor(name, "batch", "beam", "size") for name in names),
+                *(tensor(name, "rows", "size") for name in names),
+                tensor("state_rows", "batch", "beam", dtype="int64"),
                 *side,
                 lengths,
                 tensor("candidates", "one", dtype="int64"),
@@ -230,38 +235,60 @@ def _export(
     return _cleaned(program.model, signature)
 
 
-def _limit_emission(graph: onnx_ir.Graph) -> None:
-    """Work out emission scores for as many hypotheses and positions as an input says, by default for one.
+def _with_emission_on_request(model: onnx_ir.Model) -> onnx_ir.Model:
+    """Return ``model`` with emission scores, if it has any, worked out only when an input asks for them.
 
-    ONNX Runtime runs nodes that nobody fetches, so plain decoding would pay for all of them (docs/decisions/0014).
+    ONNX Runtime runs nodes that nobody fetches, so plain decoding would pay for them (docs/decisions/0014).
     """
-    wanted = next(value for value in graph.outputs if value.name == "emission_scores")
-    alone = _behind([wanted]) - _behind([value for value in graph.outputs if value is not wanted])
-    limit, start, axis = (
-        onnx_ir.Value(name=name, const_value=onnx_ir.tensor(np.array([number])), shape=onnx_ir.Shape([1]))
-        for name, number in (("emission_limit", 1), ("emission_start", 0), ("emission_axis", 1))
+    model = model.clone()
+    graph = model.graph
+    wanted = next((value for value in graph.outputs if value.name == "emission_scores"), None)
+    if wanted is None:
+        return model
+    alone = behind([wanted]) - behind([value for value in graph.outputs if value is not wanted])
+    asked = onnx_ir.Value(
+        name="emission_wanted",
+        const_value=onnx_ir.tensor(np.array([False]), name="emission_wanted"),
+        shape=onnx_ir.Shape([1]),
+        type=onnx_ir.TensorType(onnx_ir.DataType.BOOL),
     )
-    for constant in (limit, start, axis):
-        constant.type = onnx_ir.TensorType(onnx_ir.DataType.INT64)
-        graph.register_initializer(constant)
-    graph.inputs.append(limit)
-    cut: dict[onnx_ir.Value, onnx_ir.Value] = {}
-    for node in [node for node in graph if node in alone]:
+    graph.register_initializer(asked)
+    graph.inputs.append(asked)
+    place = graph.outputs.index(wanted)
+    graph.outputs.pop(place)
+    moved = [node for node in graph if node in alone]
+    nothing = onnx_ir.node("Constant", [], {"value": onnx_ir.tensor(np.zeros((0, 0, 0), np.float32))})
+    graph.remove(moved)
+    emission = onnx_ir.Graph([], [wanted], nodes=moved, name="emission")
+    _own_weights(emission)
+    choice = onnx_ir.node(
+        "If",
+        [asked],
+        {
+            "then_branch": emission,
+            "else_branch": onnx_ir.Graph([], nothing.outputs, nodes=[nothing], name="no_emission"),
+        },
+    )
+    graph.append(choice)
+    result = choice.outputs[0]
+    result.name, result.shape, result.type = "emission_scores", wanted.shape, wanted.type
+    wanted.name = "emission_scores_asked_for"
+    nothing.outputs[0].name = "no_emission_scores"
+    graph.outputs.insert(place, result)
+    return model
+
+
+def _own_weights(branch: onnx_ir.Graph) -> None:
+    """Give each product of ``branch`` 8-bit weights of its own (``exporters.integers`` says why)."""
+    editor = GraphEditor(branch)
+    for node in [node for node in branch if node.op_type != "Gather"]:
         for place, value in enumerate(node.inputs):
-            if value is None or value.producer() in alone or not _is_batched(value):
-                continue
-            if value not in cut:  # hypotheses and positions are the second axis of everything that comes in
-                node.prepend(slicing := onnx_ir.node("Slice", [value, start, limit, axis]))
-                cut[value] = slicing.outputs[0]
-            node.replace_input_with(place, cut[value])
+            if value is not None and value.is_initializer() and value.dtype == onnx_ir.DataType.INT8:
+                own = editor.constant(f"{value.name}_of_{node.outputs[0].name}", array_of(value))
+                node.replace_input_with(place, own)
 
 
-def _is_batched(value: onnx_ir.Value) -> bool:
-    """Return whether a value holds something for each sentence; weights and sizes do not."""
-    return value.shape is not None and len(value.shape) > 1 and not isinstance(value.shape[0], int)
-
-
-def _behind(values: Sequence[onnx_ir.Value]) -> set[onnx_ir.Node]:
+def behind(values: Sequence[onnx_ir.Value]) -> set[onnx_ir.Node]:
     """Return the nodes that ``values`` are made by."""
     found: set[onnx_ir.Node] = set()
     waiting = [node for value in values if (node := value.producer()) is not None]

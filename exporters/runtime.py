@@ -11,8 +11,8 @@ from jaxtyping import Int
 
 from bundle.manifest import SpecialIds
 from bundle.search import ALL_CANDIDATES, EncodedBatch, State, StepOutput
-from bundle.sessions import encoder_inputs, session_entries
-from bundle.step import ALL_EMISSION, GivenAttention
+from bundle.sessions import encoder_inputs, own_states, session_entries
+from bundle.step import WITH_EMISSION, GivenAttention
 
 _TRACED = ("attention_scores", "attention_weights", "attention_query")
 
@@ -37,11 +37,11 @@ class OnnxModel:
             for name, content in graphs.items()
         }
         self._run_options = onnxruntime.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
         encoder_outputs = [output.name for output in self._sessions["encoder"].get_outputs()]
         self.step_outputs = {output.name for output in self._sessions["decoder_step"].get_outputs()}
         self.state_names = [n.removeprefix("initial_") for n in encoder_outputs if n.startswith("initial_")]
         step_inputs = {value.name for value in self._sessions["decoder_step"].get_inputs()}
+        self._optional = {value.name for value in self._sessions["decoder_step"].get_overridable_initializers()}
         self.encoder_side = [name for name in encoder_outputs if name in step_inputs]
         self._traced = [name for name in _TRACED if name in self.step_outputs]
 
@@ -88,7 +88,9 @@ class OnnxModel:
         """Return tensors of the step graph by name; ``given`` is attention to use instead of the model's own."""
         inputs = self._step_inputs(encoded, previous_token_ids, state, candidates=1)
         inputs |= given.graph_inputs if given else {}
-        return self.run("decoder_step", inputs | (ALL_EMISSION if "emission_scores" in fetches else {}), fetches)
+        if "emission_scores" in fetches:
+            inputs |= {name: array for name, array in WITH_EMISSION.items() if name in self._optional}
+        return self.run("decoder_step", inputs, fetches)
 
     def forced(
         self, encoded: EncodedBatch, target_input_ids: Int[np.ndarray, "batch target"], fetches: Sequence[str]
@@ -114,5 +116,5 @@ class OnnxModel:
             "source_lengths": encoded.source_lengths,
             "candidates": np.array([candidates], np.int64),
             **encoded.encoder_side,
-            **state,
+            **own_states(state),
         }

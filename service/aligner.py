@@ -100,11 +100,13 @@ class Aligner:
         assert trace.attention_weights is not None
         method, evidence = self._way(options)
         weights = alignment.shifted(trace.attention_weights, self._manifest.alignment_shift)
-        matrix = chosen = alignment.word_matrix(weights, target, source)
         posterior = posterior_matrix = reverse = None
-        if trace.emission_scores is not None:
+        if trace.emission_scores is None:
+            matrix = chosen = alignment.word_matrix(weights, target, source)
+        else:
             posterior = alignment.posterior(trace.attention_weights, trace.emission_scores)
-            posterior_matrix = alignment.word_matrix(posterior, target, source)
+            matrix, posterior_matrix = alignment.word_matrices([weights, posterior], target, source)
+            chosen = matrix
         if evidence == "posterior":
             assert posterior_matrix is not None
             chosen = posterior_matrix

@@ -6,8 +6,8 @@ must not depend on its neighbors. Single-threaded; the scheduler's worker thread
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,19 +15,16 @@ from jaxtyping import Float, Int
 from bundle.intervention import AttentionChange, ChangedAttention
 from bundle.search import (
     Beams,
-    EncodedBatch,
     Hypothesis,
     SearchOptions,
-    State,
     StepOutput,
     Trace,
     advance,
     certain_prefix,
-    reorder,
 )
-from bundle.sessions import padded
 from bundle.step import GivenAttention
-from service.engine import Engine, Wanted
+from service.decoder_state import DecoderState, Wanted
+from service.engine import Engine
 from service.forced_targets import ForcedTargets
 
 Progress = Callable[[tuple[int, ...]], None]
@@ -123,7 +120,7 @@ class Seat:
     batch_size: int = 0
     attention: ChangedAttention | None = None
     certain: tuple[int, ...] = ()
-    _attention: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    _attention: list[tuple[StepOutput, int]] = field(default_factory=list)
 
     @property
     def free(self) -> bool:
@@ -131,36 +128,42 @@ class Seat:
         return self.abandoned or self.decoded is not None
 
     def change_attention(self, keys: Float[np.ndarray, "source key"]) -> None:
-        """Put the job's change to work, now that the keys of its source are known; padding may follow them."""
+        """Put the job's change to work, now that the keys of its source are known."""
         assert self.job.change is not None
-        source_ids = self.job.source_ids
-        self.attention = ChangedAttention(self.job.change, keys[: len(source_ids)], source_ids)
+        self.attention = ChangedAttention(self.job.change, keys, self.job.source_ids)
 
     def record(self, output: StepOutput, row: int, batch_size: int) -> None:
-        """Keep what a step says about this seat, found in ``row`` of its output."""
+        """Keep what a step says about this seat, found in ``row`` of its output, which nobody changes afterwards."""
         self.steps += 1
         self.batch_size = max(self.batch_size, batch_size)
         if self.job.trace:
-            length = len(self.job.source_ids)
-            scores, weights, query = output.attention_scores, output.attention_weights, output.attention_query
-            assert scores is not None and weights is not None and query is not None
-            parts = [scores[row, :, :length].copy(), weights[row, :, :length].copy(), query[row].copy()]
-            if output.emission_scores is not None:
-                parts.append(output.emission_scores[row, :, :length].copy())
-            self._attention.append(tuple(parts))
+            self._attention.append((output, row))
 
-    def finish(self, hypotheses: Sequence[Hypothesis], encoded: EncodedBatch, row: int) -> None:
+    def finish(self, hypotheses: Sequence[Hypothesis], state: DecoderState, row: int) -> None:
         """Set ``decoded``."""
         traces: tuple[Trace, ...] = ()
         keys = None
         if self.job.trace:
             traces = tuple(self._trace(hypothesis.beam_path) for hypothesis in hypotheses)
-            keys = encoded.encoder_side["attention_keys"][row, : len(self.job.source_ids)].copy()
+            keys = state.attention_keys(row)
+            self._attention.clear()
         self.decoded = Decoded(tuple(hypotheses), traces, keys, self.batch_size)
 
     def _trace(self, beam_path: Sequence[int]) -> Trace:
-        steps = [[array[beam] for array in self._attention[step]] for step, beam in enumerate(beam_path)]
-        return Trace(*(np.stack(rows) for rows in zip(*steps, strict=True)))
+        steps = [(output, row, beam) for (output, row), beam in zip(self._attention, beam_path, strict=False)]
+        length = len(self.job.source_ids)
+
+        def rows(name: str) -> np.ndarray:
+            return np.stack([getattr(output, name)[row, beam, :length] for output, row, beam in steps])
+
+        return Trace(
+            rows("attention_scores"),
+            rows("attention_weights"),
+            np.stack(
+                [output.attention_query[row, beam] for output, row, beam in steps if output.attention_query is not None]
+            ),
+            rows("emission_scores") if steps[0][0].emission_scores is not None else None,
+        )
 
 
 ProgressT = TypeVar("ProgressT")
@@ -186,21 +189,6 @@ class _Progress(Protocol):
 SeatT = TypeVar("SeatT", bound=Seat)
 
 
-@dataclass(frozen=True)
-class _Rows(Generic[SeatT]):
-    """Rows of a batch before a step, and all that is known about each."""
-
-    seats: tuple[SeatT, ...]
-    encoded: EncodedBatch
-    progress: _Progress
-    state: State
-
-    def keep(self, rows: Sequence[int]) -> "_Rows[SeatT]":
-        index = np.asarray(rows, np.int64)
-        state = {name: tensor[index] for name, tensor in self.state.items()}
-        return _Rows(tuple(self.seats[row] for row in rows), self.encoded.keep(index), self.progress.keep(rows), state)
-
-
 class RunningBatch(Generic[SeatT]):
     """Jobs of one kind that make their steps together.
 
@@ -213,15 +201,17 @@ class RunningBatch(Generic[SeatT]):
         self.size = 0
         self.padding_ratio = 0.0
         self._engine = engine
-        self._parts: list[_Rows[SeatT]] = []  # those of the last step, if any, then those who join at the next
+        self._taken: list[SeatT] = []  # one a row, and some of them free by now
+        self._progress: _Progress | None = None
+        self._state: DecoderState | None = None
 
     @property
     def seats(self) -> list[SeatT]:
         """Those who take part in the next step."""
-        return [seat for part in self._parts for seat in part.seats if not seat.free]
+        return [seat for seat in self._taken if not seat.free]
 
-    def join(self, seats: Sequence[SeatT], encoded: EncodedBatch) -> None:
-        """Let ``seats``, all of one kind and encoded in that order, take part from the next step on."""
+    def join(self, seats: Sequence[SeatT], encoded: Any) -> None:
+        """Let ``seats``, all of one kind, take part from the next step on; the engine encoded them in that order."""
         special_ids = self._engine.manifest.special_ids
         progress: _Progress
         if seats[0].job.target_ids:
@@ -229,45 +219,70 @@ class RunningBatch(Generic[SeatT]):
             progress = ForcedTargets.start(targets, [seat.job.options.length_penalty for seat in seats], special_ids)
         else:
             progress = Beams.start([seat.job.options for seat in seats], special_ids)
+        self._leave()
+        if self._progress is None or self._state is None:
+            self._progress, self._state = progress, self._engine.decoder_state(seats[0].job.hypotheses)
+        else:
+            self._progress = self._progress.join(progress)
+        first = len(self._taken)
+        self._taken += seats
+        self._state.join(encoded)
         if seats[0].job.kind.changed:
-            for row, seat in enumerate(seats):
-                seat.change_attention(encoded.encoder_side["attention_keys"][row])
-        beam_size = seats[0].job.hypotheses
-        state = {name: np.repeat(tensor[:, None], beam_size, axis=1) for name, tensor in encoded.initial_state.items()}
-        self._parts.append(_Rows(tuple(seats), replace(encoded, initial_state={}), progress, state))
+            for row, seat in enumerate(seats, first):
+                seat.change_attention(self._state.attention_keys(row))
 
     def step(self) -> list[SeatT]:
         """Make one step and return the seats that it finished; there is no step, and none, if no seat is taken."""
-        rows = _assembled(self._parts)
-        self.size = 0 if rows is None else len(rows.seats)
-        if rows is None:
-            self._parts = []
+        self._leave()
+        self.size = len(self._taken)
+        if self._progress is None or self._state is None:
             return []
-        lengths: list[int] = rows.encoded.source_lengths.tolist()
-        self.padding_ratio = 1.0 - sum(lengths) / (len(lengths) * padded(max(lengths)))
-        kind = rows.seats[0].job.kind
+        state, seats = self._state, self._taken
+        self.padding_ratio = 1.0 - int(state.source_lengths.sum()) / (self.size * state.columns)
+        kind = seats[0].job.kind
         wanted = Wanted(
-            rows.progress.width,
-            attention=any(seat.job.trace for seat in rows.seats),
+            self._progress.width,
+            attention=any(seat.job.trace for seat in seats),
             whole_vocabulary=kind.forced_target or kind.forced_prefix,
         )
-        given = self._given_attention(rows) if kind.changed else None
-        output = self._engine.step(rows.encoded, rows.progress.previous_token_ids, rows.state, wanted, given)
-        for row, seat in enumerate(rows.seats):
+        given = self._given_attention(state, self._progress) if kind.changed else None
+        output = state.step(self._progress.previous_token_ids, wanted, given)
+        for row, seat in enumerate(seats):
             seat.record(output, row, self.size)
-        progress, parents, finished = _advance(rows.progress, output)
+        self._progress, parents, finished = _advance(self._progress, output)
+        state.reorder(parents)
         for row, hypotheses in finished.items():
-            rows.seats[row].finish(hypotheses, rows.encoded, row)
-        _tell(rows.seats, progress)
-        self._parts = [_Rows(rows.seats, rows.encoded, progress, reorder(output.state, parents))]
-        return [rows.seats[row] for row in finished]
+            seats[row].finish(hypotheses, state, row)
+        _tell(seats, self._progress)
+        return [seats[row] for row in finished]
 
-    def _given_attention(self, rows: _Rows[SeatT]) -> GivenAttention:
+    def _leave(self) -> None:
+        """Forget who takes part no more; a seat is asked once, as any thread may free it.
+
+        The places of those who leave are taken by the last rows, so that the others need not move.
+        """
+        free = [row for row, seat in enumerate(self._taken) if seat.free]
+        if not free:
+            return
+        left = len(self._taken) - len(free)
+        gone = set(free)
+        behind = [row for row in range(left, len(self._taken)) if row not in gone]
+        rows = list(range(left))
+        for row, replacement in zip(free, behind, strict=False):
+            rows[row] = replacement
+        self._taken = [self._taken[row] for row in rows]
+        if self._progress is None or self._state is None or not rows:
+            self._progress = self._state = None
+            return
+        self._progress = self._progress.keep(rows)
+        self._state.keep(rows)
+
+    def _given_attention(self, state: DecoderState, progress: _Progress) -> GivenAttention:
         """Return what the seats' changes make of the attention that the model would have at this step."""
-        attended = self._engine.attend(rows.encoded, rows.progress.previous_token_ids, rows.state)
-        token_ids = rows.progress.emitted(self._engine.manifest.decoder_token_offset)
+        attended = state.attend(progress.previous_token_ids)
+        token_ids = progress.emitted(self._engine.manifest.decoder_token_offset)
         given = GivenAttention(np.zeros(attended.weights.shape[:2], bool), np.zeros_like(attended.weights))
-        for row, seat in enumerate(rows.seats):
+        for row, seat in enumerate(self._taken):
             assert seat.attention is not None
             length = len(seat.job.source_ids)
             scores, queries = attended.scores[row, :, :length], attended.query[row]
@@ -294,47 +309,3 @@ def _tell(seats: Sequence[Seat], progress: _Progress) -> None:
             if seat.job.progress is not None and not seat.free:
                 seat.certain = certain_prefix(progress, row, seat.certain)
                 seat.job.progress(seat.certain)
-
-
-def _assembled(parts: Sequence[_Rows[SeatT]]) -> _Rows[SeatT] | None:
-    """Return one batch of all rows whose seat is taken, or None; a seat is asked once, as any thread may free it."""
-    kept = []
-    for part in parts:
-        taken = [row for row, seat in enumerate(part.seats) if not seat.free]
-        if taken:
-            kept.append(part if len(taken) == len(part.seats) else part.keep(taken))
-    if not kept:
-        return None
-    if len(kept) == 1:
-        return replace(kept[0], encoded=_narrowed(kept[0].encoded))
-    progress = kept[0].progress
-    for part in kept[1:]:
-        progress = progress.join(part.progress)
-    return _Rows(
-        tuple(seat for part in kept for seat in part.seats),
-        _stacked([part.encoded for part in kept]),
-        progress,
-        {name: np.concatenate([part.state[name] for part in kept]) for name in kept[0].state},
-    )
-
-
-def _narrowed(encoded: EncodedBatch) -> EncodedBatch:
-    """Return ``encoded`` with the source axis as long as its longest row needs; nothing is copied if it is already."""
-    columns = padded(int(encoded.source_lengths.max()))
-    side = {name: np.ascontiguousarray(array[:, :columns]) for name, array in encoded.encoder_side.items()}
-    return replace(encoded, encoder_side=side)
-
-
-def _stacked(parts: Sequence[EncodedBatch]) -> EncodedBatch:
-    """Return all rows of ``parts``, the source axis as long as the longest row needs."""
-    lengths = np.concatenate([part.source_lengths for part in parts])
-    columns = padded(int(lengths.max()))
-    side = {}
-    for name, first in parts[0].encoder_side.items():
-        side[name] = np.zeros((len(lengths), columns, *first.shape[2:]), first.dtype)
-        begin = 0
-        for part in parts:
-            array = part.encoder_side[name][:, :columns]
-            side[name][begin : begin + len(array), : array.shape[1]] = array
-            begin += len(array)
-    return EncodedBatch(lengths, side, {})

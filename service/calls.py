@@ -7,7 +7,7 @@ Every call raises ``ServiceError`` and nothing else on purpose.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from service.cache import CacheKey, TranslationCache
 from service.contrast import Question
 from service.documents import in_order, patiently, sentences, window
 from service.errors import InvalidRequest, OptionOutOfRange, ServiceError, TextCountOutOfRange
+from service.explainer import Explanation
 from service.explanation_replies import write_alternatives, write_contrast, write_explanation, write_what_if
 from service.metrics import Metrics
 from service.models.registry import Models
@@ -179,10 +180,12 @@ class Calls:
             explanation = await model.explainer.explain(
                 request.text, target, options, deadline, request.hypothesis_index
             )
-            sides = None
-            if pb.EXPLANATION_VIEW_COMPONENTS in views:
-                sides = await asyncio.to_thread(model.components.read, explanation.decomposition)
-            response = write_explanation(explanation, views, request.matrix_encoding, sides)
+            asked = model, explanation, views, request.matrix_encoding
+            known = pb.EXPLANATION_VIEW_COMPONENTS not in views or model.components.knows(explanation.decomposition)
+            if explanation.small and known:
+                response = _written(*asked)
+            else:  # milliseconds, of a long sentence tens of them
+                response = await asyncio.to_thread(_written, *asked)
             if target is None:
                 response.effective_options.CopyFrom(write_options(options, model.manifest))
             response.metadata.CopyFrom(write_metadata(model))
@@ -284,6 +287,13 @@ class Calls:
             raise
         finally:
             self._metrics.streams.documents.labels(result).inc()
+
+
+def _written(model: ServedModel, explanation: Explanation, views: Collection[int], encoding: int) -> pb.ExplainResponse:
+    """Return an explanation as it is told."""
+    shown = pb.EXPLANATION_VIEW_COMPONENTS in views
+    sides = model.components.read(explanation.decomposition) if shown else None
+    return write_explanation(explanation, views, encoding, sides)
 
 
 def _options_of_one(request: Any) -> TranslationOptions:

@@ -50,27 +50,52 @@ class ComponentReader:
     """Reads the components of one bundle's explanations; ``tables`` are None when the bundle has none."""
 
     def __init__(self, tables: ComponentTables | None, tokenizer: Tokenizer) -> None:
-        self._sides = None if tables is None else (ComponentViews(tables.encoder), ComponentViews(tables.decoder))
-        self._tokenizer = tokenizer
+        sides = () if tables is None else (tables.encoder, tables.decoder)
+        self._sides = tuple(_SideReader(ComponentViews(side), tokenizer) for side in sides)
+
+    def knows(self, decomposition: Decomposition) -> bool:
+        """Return whether nothing has to be searched for: ``read`` takes milliseconds for tokens that it never saw."""
+        return all(
+            side.knows(components)
+            for side, components in zip(self._sides, (decomposition.encoder, decomposition.decoder), strict=True)
+        )
 
     def read(self, decomposition: Decomposition) -> tuple[SideView, SideView]:
         """Return what there is to see of the encoder's components and of the decoder's."""
-        assert self._sides is not None, "without tables nothing was decomposed"
+        assert self._sides, "without tables nothing was decomposed"
         encoder, decoder = self._sides
-        return self._side(decomposition.encoder, encoder), self._side(decomposition.decoder, decoder)
+        return encoder.read(decomposition.encoder), decoder.read(decomposition.decoder)
 
-    def _side(self, components: Components, views: ComponentViews) -> SideView:
+
+class _SideReader:
+    """Reads the components of one side; what is found of a token is kept, as texts repeat their tokens."""
+
+    def __init__(self, views: ComponentViews, tokenizer: Tokenizer) -> None:
+        self._views = views
+        self._tokenizer = tokenizer
+        self._found: dict[int, tuple[str, tuple[SpelledNeighbor, ...]]] = {}
+
+    def knows(self, components: Components) -> bool:
+        return self._found.keys() >= set(components.token_ids.tolist())
+
+    def read(self, components: Components) -> SideView:
         token_ids = components.token_ids.tolist()
         parts = np.stack([components.temporal, components.input_driven, components.delta])
+        found = [self._token(token_id) for token_id in token_ids]
         return SideView(
-            temporal_curve=views.temporal_curve(len(token_ids)),
+            temporal_curve=self._views.temporal_curve(len(token_ids)),
             norms=np.linalg.norm(parts, axis=2),
-            tokens=tuple((token_id, self._tokenizer.piece(token_id)) for token_id in token_ids),
-            neighbors=tuple(
-                tuple(
-                    SpelledNeighbor(neighbor.token_id, self._tokenizer.piece(neighbor.token_id), neighbor.cosine)
-                    for neighbor in views.nearest_tokens(token_id)
-                )
-                for token_id in token_ids
-            ),
+            tokens=tuple((token_id, piece) for token_id, (piece, _) in zip(token_ids, found, strict=True)),
+            neighbors=tuple(neighbors for _, neighbors in found),
         )
+
+    def _token(self, token_id: int) -> tuple[str, tuple[SpelledNeighbor, ...]]:
+        """Return how a token is spelled, and its neighbors."""
+        if token_id not in self._found:
+            spell = self._tokenizer.piece
+            neighbors = self._views.nearest_tokens(token_id)
+            self._found[token_id] = (
+                spell(token_id),
+                tuple(SpelledNeighbor(near.token_id, spell(near.token_id), near.cosine) for near in neighbors),
+            )
+        return self._found[token_id]

@@ -1,4 +1,4 @@
-"""One bundle on one device: ``encode`` and ``step``, the only place where ONNX Runtime is imported.
+"""One bundle on one device: ``encode`` and ``step``.
 
 Axes are those of the bundle's graphs: batch, beam, source, hidden, key, size. The source axis is padded to a multiple
 of 16, always: with that, what a sentence is batched with does not change one bit of its result on the CPU.
@@ -6,68 +6,44 @@ of 16, always: with that, what a sentence is batched with does not change one bi
 
 import hashlib
 import importlib.metadata
-import math
-import os
 import platform
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from bundle import contents
 from bundle import manifest as manifests
 from bundle.contents import Bundle
 from bundle.errors import InvalidBundle
 from bundle.manifest import Manifest
-from bundle.onnx_files import onnx_faults
 from bundle.search import EncodedBatch, StepOutput
-from bundle.sessions import encoder_inputs, session_entries
-from bundle.step import ALL_EMISSION, GivenAttention
+from bundle.sessions import encoder_inputs
+from bundle.step import WITH_EMISSION, GivenAttention
+from service.decoder_state import Attended, DecoderState, HostState, Wanted
+from service.device_memory import Device
+from service.device_state import DeviceState, PendingSources
 from service.errors import BundleRefused, DeviceUnavailable
 from service.metrics import Metrics
+from service.runtime import cuda_options, import_runtime, open_session, providers_for
 
 _ENCODER_SIDE = ("encoder_states", "attention_keys")
 _ATTENTION = ("attention_scores", "attention_weights", "attention_query")
 _TRACED = (*_ATTENTION, "emission_scores")
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a step is asked for; what is not wanted is not returned, and changes nothing in what is.
-
-    Attributes:
-        candidates: Best continuations of every hypothesis; cut to the size of the vocabulary.
-        attention: Attention scores, weights and queries, and emission scores where the bundle has them.
-        whole_vocabulary: Log probabilities of every token, unsorted.
-    """
-
-    candidates: int
-    attention: bool = False
-    whole_vocabulary: bool = False
-
-
-@dataclass(frozen=True)
-class Attended:
-    """The attention of one step; columns past a source's length hold anything in ``scores``, and 0 in ``weights``."""
-
-    scores: Float[np.ndarray, "batch beam source"]
-    weights: Float[np.ndarray, "batch beam source"]
-    query: Float[np.ndarray, "batch beam key"]
 
 
 class Engine:
-    """Runs the two graphs of one bundle; called from one thread at a time.
+    """Runs the two graphs of one bundle, for any number of threads at a time.
 
     Attributes:
         manifest: What the bundle says about itself.
         takes_given_attention: Whether the decoder's step can be told what to attend to.
-        runtime_seconds: Time spent inside ONNX Runtime so far.
     """
 
     def __init__(self, bundle: Path | Bundle, device: str, threads: int, metrics: Metrics) -> None:
@@ -76,7 +52,7 @@ class Engine:
         Args:
             bundle: Its folder, which is verified; or what was read of one, and then the folder is not looked at again.
             device: ``cpu`` or ``cuda:N``.
-            threads: Threads of one call; 0 takes the processors this process may use.
+            threads: Threads of one call.
             metrics: Where run times and the model's identity go.
 
         Raises:
@@ -91,36 +67,66 @@ class Engine:
         self.manifest = whole.manifest
         graphs = {f"{graph}.onnx": whole.files[f"{graph}.onnx"] for graph in manifests.GRAPHS}
         self._made_of = (replace(whole, files=graphs), device, threads, metrics)
-        self.runtime_seconds = 0.0
-        self._runtime = _import_runtime()
+        self._runtime = import_runtime()
         model = self.manifest.qualified_name
         self._run_seconds = {graph: metrics.runtime.run_seconds.labels(model, graph) for graph in manifests.GRAPHS}
-        providers = _providers(device, self._runtime.get_available_providers())
+        providers = providers_for(device, self._runtime.get_available_providers())
         if device != "cpu":
+            if self.manifest.precision == "int8":  # its products have no kernel there
+                raise DeviceUnavailable(
+                    f"{model} is int8, which runs on the processor only; make a float16 bundle (--precision float16) "
+                    f"for {device}, or set INTERLINEAR_DEVICE=cpu."
+                )
             self._runtime.preload_dlls()
         self._sessions = {
-            graph: self._session(whole, f"{graph}.onnx", providers, threads or usable_processors())
-            for graph in manifests.GRAPHS
+            graph: open_session(self._runtime, whole, f"{graph}.onnx", providers, threads) for graph in manifests.GRAPHS
         }
         _check_graphs(self.manifest, self._sessions)
         optional = {value.name for value in self._sessions["decoder_step"].get_overridable_initializers()}
         self.takes_given_attention = optional >= {"attention_replaced", "given_attention_weights"}
-        self._limits_emission = optional >= ALL_EMISSION.keys()
+        self._with_emission = {name: array for name, array in WITH_EMISSION.items() if name in optional}
         self._run_options = self._runtime.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
+        self._thread = threading.local()
+        self._device = None if device == "cpu" else self._recording_device(whole, device)
         self._state_names = tuple(tensor.name for tensor in self.manifest.state)
         step_outputs = {tensor.name for tensor in self.manifest.graphs["decoder_step"].outputs}
         self._traced = tuple(name for name in _TRACED if name in step_outputs)
         encoder_outputs = {tensor.name for tensor in self.manifest.graphs["encoder"].outputs}
+        self._fetches = {
+            (attention, whole): [
+                "candidate_token_ids",
+                "candidate_log_probabilities",
+                *(f"next_{name}" for name in self._state_names),
+                *(self._traced if attention else ()),
+                *(["log_probabilities"] if whole else []),
+            ]
+            for attention in (False, True)
+            for whole in (False, True)
+        }
         self._encoder_side = tuple(name for name in _ENCODER_SIDE if name in encoder_outputs)
         try:
-            self._warm_up()
+            self._warm_up_device(device)
         except Exception as error:  # as above: its own error classes share no other ancestor
             raise BundleRefused(f"the graphs of {whole.folder} cannot be run: {error}") from error
         self._describe(metrics, device, time.perf_counter() - started)
 
-    def encode(self, sources: Sequence[Sequence[int]]) -> EncodedBatch:
-        """Return the encoder side of ``sources``, each with its end of sentence."""
+    @property
+    def runtime_seconds(self) -> float:
+        """Time that this thread has spent inside ONNX Runtime so far."""
+        seconds: float = getattr(self._thread, "seconds", 0.0)
+        return seconds
+
+    def decoder_state(self, beam_size: int) -> DecoderState:
+        """Return an empty place for the tensors of a running batch."""
+        return HostState(self, beam_size) if self._device is None else DeviceState(self._device, beam_size)
+
+    def encode(self, sources: Sequence[Sequence[int]]) -> Any:
+        """Return the encoder side of ``sources``, each with its end of sentence, for a ``decoder_state`` to take in.
+
+        On the processor it is an ``EncodedBatch``; on a device it is made where it goes, when it is taken in.
+        """
+        if self._device is not None:
+            return PendingSources(tuple(map(tuple, sources)))
         inputs = encoder_inputs(sources, self.manifest.special_ids.pad)
         fetches = [*self._encoder_side, *(f"initial_{name}" for name in self._state_names)]
         outputs = self._run("encoder", fetches, inputs)
@@ -143,23 +149,16 @@ class Engine:
         Args:
             encoded: Encoder side, one row a sentence.
             previous_token_ids: Token emitted last by every hypothesis.
-            state: Tensors ``[batch beam size]`` by name.
+            state: Tensors ``[rows size]`` by name, and ``state_rows``: which row each hypothesis goes on from.
             wanted: What to return.
             given: Attention to use instead of the model's own; only where ``takes_given_attention``.
         """
         inputs = self._step_inputs(encoded, previous_token_ids, state, wanted.candidates)
         if given is not None:
             inputs |= given.graph_inputs
-        if wanted.attention and self._limits_emission:
-            places = max(previous_token_ids.shape[1], int(encoded.source_lengths.max()))  # not those of the padding
-            inputs["emission_limit"] = np.array([places])
-        fetches = [
-            "candidate_token_ids",
-            "candidate_log_probabilities",
-            *(f"next_{name}" for name in self._state_names),
-            *(self._traced if wanted.attention else ()),
-            *(["log_probabilities"] if wanted.whole_vocabulary else []),
-        ]
+        if wanted.attention:
+            inputs |= self._with_emission
+        fetches = self._fetches[wanted.attention, wanted.whole_vocabulary]
         outputs = self._run("decoder_step", fetches, inputs)
         return StepOutput(
             candidate_token_ids=outputs["candidate_token_ids"].view(np.int64),  # it comes as its twin, C's long long
@@ -202,6 +201,8 @@ class Engine:
         The only method for another thread than the one that calls the others.
         """
         self._run_options.terminate = True
+        if self._device is not None:
+            self._device.terminate()
 
     def _step_inputs(
         self,
@@ -221,40 +222,42 @@ class Engine:
     def _run(self, graph: str, fetches: list[str], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         started = time.perf_counter()
         outputs = self._sessions[graph].run(fetches, inputs, self._run_options)
-        elapsed = time.perf_counter() - started
-        self.runtime_seconds += elapsed
-        self._run_seconds[graph].observe(elapsed)
+        self._note(graph, time.perf_counter() - started)
         return dict(zip(fetches, outputs, strict=True))
 
-    def _session(self, bundle: Bundle, name: str, providers: list[tuple[str, dict[str, int]]], threads: int) -> Any:
-        file, content = bundle.folder / name, bundle.files[name]
-        if faults := onnx_faults(content):
-            raise BundleRefused(f"{file} cannot be used:\n  " + "\n  ".join(faults))
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors: it warns of every input that has a default, and those are meant
-        for name, value in session_entries().items():
-            options.add_session_config_entry(name, value)
+    def _note(self, graph: str, seconds: float) -> None:
+        self._thread.seconds = self.runtime_seconds + seconds
+        self._run_seconds[graph].observe(seconds)
+
+    def _recording_device(self, bundle: Bundle, name: str) -> Device:
+        """Return the device with a step that is recorded, where its graph can be: one with a choice in it cannot."""
+        options = cuda_options(int(name.removeprefix("cuda:")), captures=True)
+        providers = [("CUDAExecutionProvider", options), ("CPUExecutionProvider", {})]
         try:
-            session = self._runtime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # the runtime's own error classes share no other ancestor
-            raise BundleRefused(f"{file} cannot be loaded by ONNX Runtime: {error}") from error
-        session.disable_fallback()  # else a call that fails on the device is made again, quietly, on the CPU
-        if session.get_providers()[0] != providers[0][0]:  # the runtime only warns, and runs on the CPU
-            raise DeviceUnavailable(
-                f"{providers[0][0]} failed to start and ONNX Runtime fell back to {session.get_providers()[0]}; "
-                "check the driver and the CUDA libraries, or set INTERLINEAR_DEVICE=cpu."
-            )
-        return session
+            step = open_session(self._runtime, bundle, "decoder_step.onnx", providers, threads=1)
+        except BundleRefused:
+            step = self._sessions["decoder_step"]
+        return Device(self._runtime, {**self._sessions, "decoder_step": step}, self.manifest, name, self._note)
+
+    def _warm_up_device(self, name: str) -> None:
+        """Warm up; a device that can record nothing after all makes its steps as they are."""
+        try:
+            self._warm_up()
+        except Exception:
+            if self._device is None or not self._device.captures:
+                raise
+            self._device = Device(self._runtime, self._sessions, self.manifest, name, self._note)
+            self._warm_up()
 
     def _warm_up(self) -> None:
         special = self.manifest.special_ids
         encoded = self.encode([[special.eos]])
         for beam_size in (1, 4):
-            state = {name: np.repeat(tensor[:, None], beam_size, 1) for name, tensor in encoded.initial_state.items()}
+            state = self.decoder_state(beam_size)
+            state.join(encoded)
             previous = np.full((1, beam_size), special.bos, np.int64)
-            self.step(encoded, previous, state, Wanted(beam_size + 1, attention=beam_size == 1))
+            state.step(previous, Wanted(beam_size + 1, attention=beam_size == 1))
+            state.keep([])  # so that the device has the pool for the first batch
 
     def _describe(self, metrics: Metrics, device: str, load_seconds: float) -> None:
         runtime, model = metrics.runtime, self.manifest.qualified_name
@@ -270,56 +273,11 @@ class Engine:
         runtime.provider.labels(model, device, provider).set(1)
 
 
-def usable_processors() -> int:
-    """Return the number of processors this process may use: its affinity, capped by the container's quota.
-
-    Where the system has no affinity (macOS), all processors.
-    """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _CPU_QUOTA.read_text().split() if _CPU_QUOTA.is_file() else ["max"]
-    return allowed if quota[0] == "max" else max(1, min(allowed, math.ceil(int(quota[0]) / int(quota[1]))))
-
-
-def refuse_two_runtimes(installed: Collection[str]) -> None:
-    """Check the names of the installed distributions of ONNX Runtime.
-
-    Raises:
-        DeviceUnavailable: there is none, or two that overwrite each other's files.
-    """
-    if not installed:
-        raise DeviceUnavailable("ONNX Runtime is not installed; install interlinear[cpu] or interlinear[gpu].")
-    if len(installed) > 1:
-        names = " and ".join(sorted(installed))
-        raise DeviceUnavailable(
-            f"{names} are both installed and overwrite each other's files, so it is chance which one runs. "
-            "Uninstall all of them, then install one: interlinear[cpu] or interlinear[gpu]."
-        )
-
-
 def _version() -> str:
     try:
         return importlib.metadata.version("interlinear")
     except importlib.metadata.PackageNotFoundError:  # a bare checkout
         return "unknown"
-
-
-def _import_runtime() -> Any:
-    known = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-    refuse_two_runtimes([name for name in known if any(importlib.metadata.distributions(name=name))])
-    import onnxruntime  # here, so that the check above speaks before a mixed installation crashes
-
-    return onnxruntime
-
-
-def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[str, int]]]:
-    if device == "cpu":
-        return [("CPUExecutionProvider", {})]
-    if "CUDAExecutionProvider" not in available:
-        raise DeviceUnavailable(
-            f"device {device} was asked for, but the installed ONNX Runtime has only {', '.join(available)}. "
-            "Install interlinear[gpu] instead of interlinear[cpu], or set INTERLINEAR_DEVICE=cpu."
-        )
-    return [("CUDAExecutionProvider", {"device_id": int(device.removeprefix("cuda:"))}), ("CPUExecutionProvider", {})]
 
 
 def _check_graphs(manifest: Manifest, sessions: Mapping[str, Any]) -> None:

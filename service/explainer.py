@@ -28,10 +28,13 @@ from service.errors import (
     Unsupported,
 )
 from service.metrics import Metrics
+from service.metrics.registration import SeriesOf
 from service.quality import counted, meter_decomposition
 from service.tracing import exemplar, record
 from service.translation import Alignment, TracedTranslation, Translation, TranslationOptions
 from service.translator import Translator
+
+_SMALL = 1000  # weights; worked on for less than a millisecond, where others wait longer for a thread than for that
 
 
 class WarningKind(Enum):
@@ -86,6 +89,11 @@ class Explanation:
     warnings: tuple[ExplanationWarning, ...]
     tables: TablesInfo
 
+    @property
+    def small(self) -> bool:
+        """Whether what is done with it takes so little time that a thread would take longer to begin with it."""
+        return self.attention_weights.size <= _SMALL
+
 
 def load_tables(bundle: Path | Bundle, manifest: Manifest) -> ComponentTables | None:
     """Return the component tables of a bundle, read or in its folder; None when it has none.
@@ -121,6 +129,7 @@ class Explainer:
         self._manifest = translator.manifest
         self._tables = tables
         self._metrics = metrics
+        self._series = SeriesOf(self._manifest.qualified_name)
 
     async def explain(
         self,
@@ -158,12 +167,15 @@ class Explainer:
             _check_index(hypothesis_index, found, f"the search found {found} different hypotheses")
         began = time.perf_counter()
         traced = traced.only(hypothesis_index)
-        decomposition = await asyncio.to_thread(decompose_traced, traced, tables, self._manifest)
+        if traced.size <= _SMALL:
+            decomposition = decompose_traced(traced, tables, self._manifest)
+        else:
+            decomposition = await asyncio.to_thread(decompose_traced, traced, tables, self._manifest)
         decomposed = time.perf_counter() - began
         record("explain", decomposed)
         seconds = traced.translation.timings.explain + decomposed
-        self._metrics.stages.seconds.labels(self._manifest.qualified_name, "explain").observe(seconds, exemplar())
-        meter_decomposition(self._metrics.quality, self._manifest.qualified_name, decomposition)
+        self._series(self._metrics.stages.seconds, "explain").observe(seconds, exemplar())
+        meter_decomposition(self._metrics.quality, self._series, decomposition)
         return self._explanation(traced, target is not None, decomposition, seconds)
 
     def _explanation(

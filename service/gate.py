@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from service import logs, tracing
 from service.access.entrance import Access
 from service.access.principals import Principal, asking
+from service.admission import calling
 from service.calls import Behavior, Streaming
 from service.errors import DeadlinePassed, Draining, QuotaExceeded, ResponseTooLarge, ServiceError
 from service.incoming import ADMINISTRATION, TRANSPORTS, Call, Method, Refusal, characters_in, key_of, methods_of
@@ -219,6 +220,7 @@ class Gate:
         self._refuse_if_closed()
         principal = self._access.admit(key_of(call.headers), call.certificate_names, method.name)
         asking.set(principal)  # the task ends with the call
+        calling.set(object())  # its sentences take turns with those of other calls
         with self._access.quotas.open_call(principal):
             if method.service != ADMINISTRATION:  # which may free memory
                 self._bounds.memory.check(self.in_flight)

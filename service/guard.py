@@ -67,7 +67,7 @@ class Evidence:
     Attributes:
         source_ids: With end of sentence.
         unknown_source_tokens: How many of them are outside the vocabulary.
-        source_words: The source's words; their pieces are its tokens.
+        source_words: The source's words; their pieces are its tokens. Not asked for without attention.
         target_ids: Of the best hypothesis, with end of sentence where it was emitted.
         log_probability: Of all of them together, in nats.
         attention_weights: None where they were not traced; then nothing is said of them.

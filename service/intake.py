@@ -40,7 +40,7 @@ class Intake:
             SourceEmpty: It has no words.
         """
         source = self._tokenized(text, "text", self._limits.max_source_tokens, SourceTooLong)
-        if not source.words:
+        if source.blank:
             raise SourceEmpty("text", "text has nothing to translate: it is empty, or holds only spaces")
         return source
 
@@ -62,7 +62,7 @@ class Intake:
             TargetEmpty: It has no words.
         """
         target = self.target(text, "target")
-        if not target.words:
+        if target.blank:
             raise TargetEmpty("target", "target has nothing to explain: it is empty, or holds only spaces")
         return target
 
@@ -76,6 +76,8 @@ class Intake:
         Raises:
             TextInvalid: It has pieces outside the vocabulary too.
         """
+        if not text:
+            return ()
         name = "options.forced_prefix"
         prefix = self.target(text, name)
         if unknown := sum(map(self._tokenizer.is_unknown, prefix.token_ids)):
@@ -88,10 +90,11 @@ class Intake:
         if len(text) > _MOST_CHARACTERS * limit:
             raise too_long(name, f"{name} has {len(text)} characters, more than {limit} tokens can hold. {advice}")
         try:
-            length = len(self._tokenizer.encode_ids(text)) + 1  # a tenth of the time that spans take
+            tokenized = self._tokenizer.encode(text)
         except InvalidText as error:
             raise TextInvalid(name, f"{name} is not text: {error}") from error
+        length = len(tokenized.token_ids) + 1
         if length > limit:
             message = f"{name} has {length} tokens, end of sentence included; this bundle allows {limit}. {advice}"
             raise too_long(name, message)
-        return self._tokenizer.encode(text)
+        return tokenized

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.control_groups import groups
 from service.errors import InvalidSettings, MemoryFull
 from service.metrics import Metrics
 
@@ -96,18 +97,8 @@ def container_limit_bytes(root: Path = Path("/")) -> int:
     Both versions of control groups are read. A group's limit holds for the groups inside it; inside a container, those
     above it are not to be seen, and its own may stand at the top.
     """
-    membership = root / "proc" / "self" / "cgroup"
-    if not membership.is_file():  # not Linux
-        return 0
-    limits = []
-    for line in membership.read_text().splitlines():
-        _, controllers, group = line.split(":", 2)
-        top, name = root / "sys/fs/cgroup", "memory.max"
-        if controllers:
-            top, name = top / "memory", "memory.limit_in_bytes"
-        if controllers == "" or "memory" in controllers.split(","):
-            own = Path(group.strip("/"))
-            limits += [_limit(top / each / name) for each in (own, *own.parents)]
+    names = {1: "memory.limit_in_bytes", 2: "memory.max"}
+    limits = (_limit(folder / names[version]) for version, folder in groups("memory", root))
     return min((limit for limit in limits if limit), default=0)
 
 

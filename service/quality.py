@@ -15,6 +15,7 @@ from bundle.decomposition import COMPONENTS, Decomposition
 from bundle.search import Hypothesis
 from service.errors import ServiceError
 from service.metrics.quality import QualityMetrics
+from service.metrics.registration import SeriesOf
 
 _UNCOVERED = 0.1  # attention that a source token got from all target tokens together
 
@@ -32,37 +33,37 @@ def counted(metrics: QualityMetrics, model: str, view: str) -> Iterator[None]:
 
 def meter_translation(
     metrics: QualityMetrics,
-    model: str,
+    series: SeriesOf,
     source_ids: Sequence[int],
     hypothesis: Hypothesis,
     attention_weights: Float[np.ndarray, "target source"] | None,
 ) -> None:
     """Meter the best hypothesis of ``source_ids`` (with end of sentence); ``attention_weights`` where there are any."""
     length = len(hypothesis.token_ids)
-    metrics.token_log_probability.labels(model).observe(hypothesis.log_probability / length)
-    metrics.confidence.labels(model).observe(math.exp(hypothesis.log_probability / length))
-    metrics.length_ratio.labels(model).observe(length / len(source_ids))
-    metrics.copied_source.labels(model).observe(copied_ratio(source_ids, hypothesis.token_ids))
-    metrics.repeated_pairs.labels(model).observe(repeated_ratio(hypothesis.token_ids))
+    series(metrics.token_log_probability).observe(hypothesis.log_probability / length)
+    series(metrics.confidence).observe(math.exp(hypothesis.log_probability / length))
+    series(metrics.length_ratio).observe(length / len(source_ids))
+    series(metrics.copied_source).observe(copied_ratio(source_ids, hypothesis.token_ids))
+    series(metrics.repeated_pairs).observe(repeated_ratio(hypothesis.token_ids))
     if attention_weights is not None:
-        metrics.alignment_entropy.labels(model).observe(mean_entropy(attention_weights))
-        metrics.alignment_peak.labels(model).observe(float(attention_weights.max(axis=1).mean()))
-        metrics.monotonicity.labels(model).observe(monotone_ratio(attention_weights))
-        metrics.uncovered_source.labels(model).observe(uncovered_ratio(attention_weights))
+        series(metrics.alignment_entropy).observe(mean_entropy(attention_weights))
+        series(metrics.alignment_peak).observe(float(attention_weights.max(axis=1).mean()))
+        series(metrics.monotonicity).observe(monotone_ratio(attention_weights))
+        series(metrics.uncovered_source).observe(uncovered_ratio(attention_weights))
 
 
-def meter_decomposition(metrics: QualityMetrics, model: str, decomposition: Decomposition) -> None:
+def meter_decomposition(metrics: QualityMetrics, series: SeriesOf, decomposition: Decomposition) -> None:
     """Meter the shares, the reconstruction error and the unseen tokens of an explained sentence."""
     for encoder, encoder_name in enumerate(COMPONENTS):
         for decoder, decoder_name in enumerate(COMPONENTS):
             share = float(decomposition.shares[encoder, decoder])
-            metrics.share.labels(model, f"{encoder_name}_{decoder_name}").observe(share)
+            series(metrics.share, f"{encoder_name}_{decoder_name}").observe(share)
     without_delta = decomposition.shares[:2, :2].sum()
-    metrics.delta_share.labels(model).observe(1.0 - float(without_delta))
-    metrics.reconstruction_error.labels(model).observe(decomposition.reconstruction_error)
-    metrics.unseen_ratio.labels(model).observe(float(decomposition.encoder.unseen.mean()))
-    metrics.unseen_tokens.labels(model, "source").inc(int(decomposition.encoder.unseen.sum()))
-    metrics.unseen_tokens.labels(model, "target").inc(int(decomposition.decoder.unseen.sum()))
+    series(metrics.delta_share).observe(1.0 - float(without_delta))
+    series(metrics.reconstruction_error).observe(decomposition.reconstruction_error)
+    series(metrics.unseen_ratio).observe(float(decomposition.encoder.unseen.mean()))
+    series(metrics.unseen_tokens, "source").inc(int(decomposition.encoder.unseen.sum()))
+    series(metrics.unseen_tokens, "target").inc(int(decomposition.decoder.unseen.sum()))
 
 
 def repeated_ratio(token_ids: Sequence[int]) -> float:

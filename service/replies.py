@@ -1,6 +1,7 @@
-"""Our types to protobuf: translations, their alignment, and models; pure functions.
+"""Our types to protobuf: translations, their alignment, and models.
 
-Rows of every matrix are target, columns are source, as in the proto.
+Rows of every matrix are target, columns are source, as in the proto. Large parts are filled in where they stand in the
+reply: protobuf copies, byte by byte, a message that is made apart and then put into another.
 """
 
 from collections.abc import Sequence
@@ -25,12 +26,13 @@ _METHOD_NUMBERS = {name: number for number, name in ALIGNMENT_METHODS.items()}
 _EVIDENCE_NUMBERS = {name: number for number, name in ALIGNMENT_EVIDENCE.items()}
 
 
-def write_matrix(values: Float[np.ndarray, "rows columns"], encoding: int) -> pb.Matrix:
-    """Return ``values`` as float32, packed unless ``encoding`` asks for a list."""
-    rows, columns = values.shape
+def fill_matrix(message: pb.Matrix, values: Float[np.ndarray, "rows columns"], encoding: int) -> None:
+    """Write ``values`` as float32, packed unless ``encoding`` asks for a list."""
+    message.rows, message.columns = values.shape
     if encoding == pb.MATRIX_ENCODING_FLOAT_LIST:
-        return pb.Matrix(rows=rows, columns=columns, values=values.astype(np.float32).ravel().tolist())
-    return pb.Matrix(rows=rows, columns=columns, packed_float32=values.astype("<f4").tobytes())
+        message.values.extend(values.astype(np.float32).ravel().tolist())
+    else:
+        message.packed_float32 = values.astype("<f4").tobytes()
 
 
 def write_options(options: TranslationOptions, manifest: Manifest) -> pb.DecodingOptions:
@@ -43,33 +45,34 @@ def write_options(options: TranslationOptions, manifest: Manifest) -> pb.Decodin
 
 def write_translation(translation: Translation, detail: int, encoding: int) -> pb.Translation:
     """Return a translation with as much of its alignment as ``detail`` (an AlignmentDetail) asks for."""
-    aligned = detail != pb.ALIGNMENT_DETAIL_UNSPECIFIED
-    pieces = detail == pb.ALIGNMENT_DETAIL_PIECES
-    return pb.Translation(
-        hypotheses=[
-            write_aligned(hypothesis, pieces, encoding) if aligned else write_plain(hypothesis)
-            for hypothesis in translation.hypotheses
-        ],
-        source=write_tokenized(translation.source) if aligned else None,
+    message = pb.Translation(
         timings=write_timings(translation.timings),
         batch_size=translation.batch_size,
         suspicions=write_suspicions(translation.suspicions),
         retried=translation.retried,
     )
+    aligned, pieces = detail != pb.ALIGNMENT_DETAIL_UNSPECIFIED, detail == pb.ALIGNMENT_DETAIL_PIECES
+    if aligned:
+        fill_tokenized(message.source, translation.source)
+    for hypothesis in translation.hypotheses:
+        if aligned:
+            fill_aligned(message.hypotheses.add(), hypothesis, pieces, encoding)
+        else:
+            fill_plain(message.hypotheses.add(), hypothesis)
+    return message
 
 
 def write_sentence(sentence: Sentence, answer: pb.Translation | ServiceError) -> pb.TranslateStreamResponse:
     """Return a sentence of a document with what became of it."""
-    return pb.TranslateStreamResponse(
-        sentence=pb.DocumentSentence(
-            sequence_id=sentence.sequence_id,
-            paragraph=sentence.paragraph,
-            span=write_span(sentence.span),
-            before=sentence.before,
-            translation=answer if isinstance(answer, pb.Translation) else None,
-            error=status_of(answer) if isinstance(answer, ServiceError) else None,
-        )
-    )
+    response = pb.TranslateStreamResponse()
+    message = response.sentence
+    message.sequence_id, message.paragraph, message.before = sentence.sequence_id, sentence.paragraph, sentence.before
+    _fill_span(message.span, sentence.span)
+    if isinstance(answer, ServiceError):
+        message.error.CopyFrom(status_of(answer))
+    else:
+        message.translation.CopyFrom(answer)
+    return response
 
 
 def write_suspicions(suspicions: Sequence[Suspicion]) -> list[pb.Suspicion]:
@@ -85,31 +88,27 @@ def write_suspicions(suspicions: Sequence[Suspicion]) -> list[pb.Suspicion]:
     ]
 
 
-def write_plain(hypothesis: TranslatedHypothesis) -> pb.Hypothesis:
-    """Return a hypothesis without words and alignment."""
-    return pb.Hypothesis(
-        text=hypothesis.text,
-        log_probability=hypothesis.log_probability,
-        normalized_score=hypothesis.normalized_score,
-        token_log_probabilities=hypothesis.token_log_probabilities,
-        finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
-    )
+def fill_plain(message: pb.Hypothesis, hypothesis: TranslatedHypothesis) -> None:
+    """Write a hypothesis without words and alignment."""
+    message.text = hypothesis.text
+    message.log_probability = hypothesis.log_probability
+    message.normalized_score = hypothesis.normalized_score
+    message.token_log_probabilities.extend(hypothesis.token_log_probabilities)
+    message.finish_reason = _FINISH_REASONS[hypothesis.finish_reason]
 
 
-def write_worded(hypothesis: TranslatedHypothesis) -> pb.Hypothesis:
-    """Return a hypothesis with its words, and without alignment."""
-    message = write_plain(hypothesis)
-    message.target.CopyFrom(write_tokenized(hypothesis.target))
+def fill_worded(message: pb.Hypothesis, hypothesis: TranslatedHypothesis) -> None:
+    """Write a hypothesis with its words, and without alignment."""
+    fill_plain(message, hypothesis)
+    fill_tokenized(message.target, hypothesis.target)
     message.word_log_probabilities.extend(hypothesis.word_log_probabilities)
-    return message
 
 
-def write_aligned(hypothesis: TranslatedHypothesis, pieces: bool, encoding: int) -> pb.Hypothesis:
-    """Return a hypothesis with its words and its alignment, between pieces too if ``pieces``."""
-    message = write_worded(hypothesis)
+def fill_aligned(message: pb.Hypothesis, hypothesis: TranslatedHypothesis, pieces: bool, encoding: int) -> None:
+    """Write a hypothesis with its words and its alignment, between pieces too if ``pieces``."""
+    fill_worded(message, hypothesis)
     if hypothesis.alignment is not None:
-        message.alignment.CopyFrom(_alignment(hypothesis.alignment, pieces, encoding))
-    return message
+        _fill_alignment(message.alignment, hypothesis.alignment, pieces, encoding)
 
 
 def write_tables(tables: TablesInfo) -> pb.ComponentTables:
@@ -186,54 +185,50 @@ def write_timings(timings: Timings) -> pb.Timings:
     )
 
 
-def write_tokenized(tokenized: TokenizedText) -> pb.TokenizedText:
-    """Return a text in pieces and words."""
-    pieces = [
-        pb.Piece(
+def fill_tokenized(message: pb.TokenizedText, tokenized: TokenizedText) -> None:
+    """Write a text in pieces and words."""
+    message.text = tokenized.text
+    add_piece, add_word = message.pieces.add, message.words.add
+    for piece in tokenized.pieces:
+        added = add_piece(
             token_id=piece.token_id,
             piece=piece.piece,
             text=piece.text,
-            span=write_span(piece.span),
             word_index=piece.word_index,
             zero_width=piece.zero_width,
         )
-        for piece in tokenized.pieces
-    ]
-    words = [
-        pb.Word(text=word.text, span=write_span(word.span), piece_indices=word.piece_indices)
-        for word in tokenized.words
-    ]
-    return pb.TokenizedText(text=tokenized.text, pieces=pieces, words=words)
+        _fill_span(added.span, piece.span)
+    for word in tokenized.words:
+        _fill_span(add_word(text=word.text, piece_indices=word.piece_indices).span, word.span)
 
 
-def write_span(span: Span) -> pb.Span:
-    """Return where a stretch of a text stands."""
-    return pb.Span(
-        start_byte=span.start_byte,
-        end_byte=span.end_byte,
-        start_code_point=span.start_code_point,
-        end_code_point=span.end_code_point,
-        start_utf16=span.start_utf16,
-        end_utf16=span.end_utf16,
-    )
+def _fill_span(message: pb.Span, span: Span) -> None:
+    """Write where a stretch of a text stands."""
+    (
+        message.start_byte,
+        message.end_byte,
+        message.start_code_point,
+        message.end_code_point,
+        message.start_utf16,
+        message.end_utf16,
+    ) = span
 
 
-def _alignment(alignment: Alignment, pieces: bool, encoding: int) -> pb.Alignment:
-    reverse, posterior = alignment.reverse_word_matrix, alignment.posterior_word_matrix
-    fine = alignment.posterior_piece_weights
-    return pb.Alignment(
-        word_weights=write_matrix(alignment.word_matrix, encoding),
-        piece_weights=write_matrix(alignment.piece_weights, encoding) if pieces else None,
-        links=[
-            pb.AlignmentLink(target_index=target, source_index=source, weight=weight)
-            for target, source, weight in alignment.links
-        ],
-        shift=alignment.shift,
-        method=_METHOD_NUMBERS[alignment.method],
-        unaligned_target_words=alignment.unaligned_target,
-        unaligned_source_words=alignment.unaligned_source,
-        reverse_word_weights=None if reverse is None else write_matrix(reverse, encoding),
-        evidence=_EVIDENCE_NUMBERS[alignment.evidence],
-        posterior_word_weights=None if posterior is None else write_matrix(posterior, encoding),
-        posterior_piece_weights=None if fine is None or not pieces else write_matrix(fine, encoding),
-    )
+def _fill_alignment(message: pb.Alignment, alignment: Alignment, pieces: bool, encoding: int) -> None:
+    message.shift = alignment.shift
+    message.method = _METHOD_NUMBERS[alignment.method]
+    message.evidence = _EVIDENCE_NUMBERS[alignment.evidence]
+    message.unaligned_target_words.extend(alignment.unaligned_target)
+    message.unaligned_source_words.extend(alignment.unaligned_source)
+    add_link = message.links.add
+    for target, source, weight in alignment.links:
+        add_link(target_index=target, source_index=source, weight=weight)
+    fill_matrix(message.word_weights, alignment.word_matrix, encoding)
+    for matrix, values, wanted in (
+        (message.piece_weights, alignment.piece_weights, pieces),
+        (message.reverse_word_weights, alignment.reverse_word_matrix, True),
+        (message.posterior_word_weights, alignment.posterior_word_matrix, True),
+        (message.posterior_piece_weights, alignment.posterior_piece_weights, pieces),
+    ):
+        if values is not None and wanted:
+            fill_matrix(matrix, values, encoding)

@@ -1,8 +1,9 @@
-"""Continuous batching: a bounded queue, running batches that sentences join and leave between steps, one worker thread.
+"""Continuous batching: a bounded queue, lanes whose running batches sentences join and leave between steps.
 
-The event loop only queues, wakes and answers. The worker thread owns the engine and every running batch; it rests when
-there is nothing to do and is woken by the next sentence. A caller that goes away, or whose deadline passes, is answered
-at once by the loop; the worker frees the seat before its next step. A watchdog replaces a worker that does not work.
+The event loop only queues, wakes and answers. Lanes are threads that share the queue and the engine, each with batches
+of its own; one rests when there is nothing to do and is woken by the next sentence. A caller that goes away, or whose
+deadline passes, is answered at once by the loop; the lane frees the seat before its next step. A watchdog replaces a
+worker, which is all of that, when a lane does not work.
 """
 
 import asyncio
@@ -10,13 +11,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from service.admission import Limits
+from service.admission import Limits, calling
 from service.batch import Decoded, Job
 from service.engine import Engine
 from service.errors import DeadlinePassed, Draining, EngineUnready, ServiceError
+from service.lane import Ticket
 from service.metrics import Metrics
 from service.watchdog import Health, Watchdog
-from service.worker import Ticket, Worker
+from service.worker import Worker
 
 AnswerT = TypeVar("AnswerT")
 
@@ -75,7 +77,7 @@ class Scheduler:
         self._watchdog.observe(observer)
 
     async def submit(self, job: Job, deadline: float | None = None) -> Outcome:
-        """Return what became of ``job``.
+        """Return what became of ``job``; those of one call (``admission.calling``) are taken in order.
 
         Args:
             job: One sentence.
@@ -114,7 +116,7 @@ class Scheduler:
         )
 
     async def close(self) -> None:
-        """Give up what is not finished, its callers getting ``Draining``, and stop the worker thread."""
+        """Give up what is not finished, its callers getting ``Draining``, and stop the lanes."""
         self._closed = True
         self._fail_all("the service stopped before this sentence was finished; ask another replica", Draining)
         await self._watchdog.close()
@@ -125,7 +127,7 @@ class Scheduler:
         if self.health != "serving":
             raise EngineUnready(_UNREADY[self.health])
         ticket = Ticket(job, answer=loop.create_future())
-        if refusal := self._watchdog.worker.queue.admit(ticket, seconds_left):
+        if refusal := self._watchdog.worker.queue.admit(ticket, seconds_left, calling.get()):
             self._metrics.batches.rejections.labels(self._model, refusal.reason).inc()
             raise refusal.error
         self._open.add(ticket)
@@ -153,7 +155,7 @@ class Scheduler:
             self._fail_all(_UNREADY[health], EngineUnready)
 
     def _hired(self, engine: Engine) -> Worker:
-        def deliver(tickets: list[Ticket]) -> None:  # on the worker's thread
+        def deliver(tickets: list[Ticket]) -> None:  # on a lane's thread
             tickets[0].answer.get_loop().call_soon_threadsafe(self._settle, tickets)
 
         return Worker(engine, self._limits, self._metrics, deliver)

@@ -75,12 +75,14 @@ class Settings(BaseSettings):
         reverse_bundle: Folder of a bundle of the reverse direction; with it, alignments may be drawn from both. None by
             default.
         device: ``cpu`` or ``cuda:N``. The service refuses to start on another device than the one asked for.
-        threads: Threads of one ONNX Runtime call; 0 takes the processors this process may run on.
+        threads: Threads that decode, of all lanes together; 0 takes the processors this process may run on.
         queue_capacity: Sentences that may wait for a place in a batch; one more is refused at once. Those that follow
             another of the same call are taken all the same.
         queue_tokens: Source tokens of all sentences that may wait, with the same exception; where nobody waits, any
             sentence may.
         batch_hypotheses: Hypotheses decoded at once: a sentence takes as many as its beam size.
+        step_tokens: Source tokens, padding included, times hypotheses that one step may attend over; a longer single
+            sentence is decoded alone.
         encode_tokens: Source tokens, padding included, of one encoder call; longer queues are encoded in several calls.
         max_texts: Texts in one request.
         max_request_bytes: Size of one request message.
@@ -120,6 +122,7 @@ class Settings(BaseSettings):
     queue_capacity: int = Field(default=512, ge=1, le=100_000)
     queue_tokens: int = Field(default=65_536, ge=1024, le=100_000_000)
     batch_hypotheses: int = Field(default=128, ge=16, le=4096)
+    step_tokens: int = Field(default=8192, ge=16, le=100_000_000)
     encode_tokens: int = Field(default=2048, ge=16, le=1_000_000)
     max_texts: int = Field(default=128, ge=1, le=1024)
     max_request_bytes: int = Field(default=4 << 20, ge=1024, le=1 << 30)

@@ -215,6 +215,11 @@ class TracedTranslation:
     traces: tuple[Trace, ...]
     attention_keys: Float[np.ndarray, "source key"]
 
+    @property
+    def size(self) -> int:
+        """The number of weights of the first hypothesis."""
+        return len(self.source_ids) * len(self.target_ids[0])
+
     def only(self, index: int) -> "TracedTranslation":
         """Return the same with the hypothesis ``index`` alone."""
         hypotheses = (self.translation.hypotheses[index],)

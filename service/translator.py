@@ -23,6 +23,7 @@ from service.guard import RETRY_NGRAM_SIZE, Evidence, Norms, loops, severity, su
 from service.intake import Intake
 from service.metering import meter
 from service.metrics import Metrics
+from service.metrics.registration import SeriesOf
 from service.scheduler import Scheduler, together
 from service.tracing import exemplar, record_stages
 from service.translation import (
@@ -35,6 +36,8 @@ from service.translation import (
     Translation,
     TranslationOptions,
 )
+
+_TOKENIZING_SECONDS = 0.001  # at a stretch, until other calls have their turn
 
 
 class Translator:
@@ -61,7 +64,9 @@ class Translator:
         self._aligner = Aligner(manifest, reverse)
         self._scheduler = scheduler
         self._metrics = metrics
+        self._series = SeriesOf(manifest.qualified_name)
         self._turn = asyncio.Lock()  # to tokenize
+        self._tokenizing_seconds = 0.0  # since the loop last had its turn in between
 
     async def translate(
         self, text: str, options: TranslationOptions, deadline: float | None = None, progress: Progress | None = None
@@ -85,8 +90,7 @@ class Translator:
         """
         translation = (await self._answer(text, None, options, deadline, progress)).translation
         if options.alignment:
-            explain = self._metrics.stages.seconds.labels(self.manifest.qualified_name, "explain")
-            explain.observe(translation.timings.explain, exemplar())
+            self._series(self._metrics.stages.seconds, "explain").observe(translation.timings.explain, exemplar())
         return translation
 
     async def trace(
@@ -159,7 +163,7 @@ class Translator:
         )
         if options.guard == "retry" and loops(answer.translation.suspicions):
             answer = await self._retried(answer, deadline)
-        meter(self._metrics, self.manifest, answer, time.perf_counter() - started)
+        meter(self._metrics, self._series, self.manifest, answer, time.perf_counter() - started)
         return answer
 
     async def _prepared(self, text: str, target: str | None, options: TranslationOptions) -> PreparedText:
@@ -167,12 +171,18 @@ class Translator:
             self._require_attention()
         self._aligner.check(options)
         async with self._turn:
-            await asyncio.sleep(0)  # one text a turn of the loop: a request of many must not hold it up
+            if self._tokenizing_seconds > _TOKENIZING_SECONDS:  # a request of many texts must not hold up the loop
+                self._tokenizing_seconds = 0.0
+                await asyncio.sleep(0)
             began = time.perf_counter()
-            source = self.intake.source(text)
-            given = None if target is None else self.intake.given_target(target)
-            job = self._job(source, given, options)
-            return PreparedText(source, given, job, options, time.perf_counter() - began)
+            try:
+                source = self.intake.source(text)
+                given = None if target is None else self.intake.given_target(target)
+                job = self._job(source, given, options)
+            finally:
+                seconds = time.perf_counter() - began
+                self._tokenizing_seconds += seconds
+            return PreparedText(source, given, job, options, seconds)
 
     async def _decoded(self, prepared: PreparedText, deadline: float | None) -> Answer:
         source = prepared.source
@@ -205,13 +215,14 @@ class Translator:
         evidence = Evidence(
             source_ids=source_ids,
             unknown_source_tokens=source_ids.count(self.manifest.special_ids.unk),
-            source_words=answer.translation.source.words,
+            source_words=answer.translation.source.words if traces else (),
             target_ids=best.token_ids,
             log_probability=best.log_probability,
             attention_weights=traces[0].attention_weights if traces else None,
             cut_off=best.finish_reason == "max_length",
         )
-        return replace(answer, translation=replace(answer.translation, suspicions=suspicions(evidence, self._norms)))
+        found = suspicions(evidence, self._norms)
+        return replace(answer, translation=replace(answer.translation, suspicions=found)) if found else answer
 
     async def _retried(self, first: Answer, deadline: float | None) -> Answer:
         """Return the less suspicious of a translation that loops and of one made with repetition blocked."""

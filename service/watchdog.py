@@ -1,7 +1,8 @@
 """Keeps an engine that works: one that hangs or keeps failing is given up, and loaded anew beside what is left of it.
 
 A hanging call of ONNX Runtime cannot be interrupted from outside, and a thread cannot be killed. So the worker is given
-up with its thread, its engine and its batches; another engine is made of the same bundle, and another thread.
+up with its lanes, its engine and its batches, though one lane alone may hang; another engine is made of the same
+bundle, and other lanes.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ FAILURES_IN_A_ROW = 3
 MOST_REBUILDS = 3
 WITHIN_SECONDS = 300.0
 
-_LOOKS = 8  # at the same turn, until it counts as stuck
+_LOOKS = 8  # at the same turn of a lane, until that counts as stuck
 _LOAD_SECONDS = 120.0  # to verify, load and try an engine; a disk or a driver may hang as well
 _PAUSE_SECONDS = 1.0  # after an engine that could not be loaded
 _LAST_STEP_SECONDS = 2.0
@@ -67,7 +68,8 @@ class Watchdog:
         self._rebuilds = {reason: metrics.engine.rebuilds.labels(self._model, reason) for reason in reasons}
         self._observers: list[Callable[[Health], None]] = []
         self._next_look: asyncio.TimerHandle | None = None
-        self._turn = self._looks = 0
+        self._turns = self.worker.turns
+        self._looks = [0] * len(self._turns)  # at each of them
         self._rebuilding: asyncio.Task[None] | None = None
         self._rebuilt_at: deque[float] = deque(maxlen=MOST_REBUILDS)
 
@@ -78,7 +80,7 @@ class Watchdog:
     def watch(self) -> None:
         """Look at the worker from now on, until it has nothing to do; to be called for all that it is given."""
         if self._next_look is None:
-            self._looks = 0
+            self._looks = [0] * len(self._turns)
             self._next_look = asyncio.get_running_loop().call_later(self._interval, self._look)
 
     def count_failures(self) -> None:
@@ -103,9 +105,11 @@ class Watchdog:
         self._next_look = None
         if self.health != "serving" or self.worker.queue.idle:
             return
-        self._looks = self._looks + 1 if self.worker.turn == self._turn else 0
-        self._turn = self.worker.turn
-        if self._looks == _LOOKS:
+        turns = self.worker.turns
+        seen = zip(turns, self._turns, self._looks, strict=True)
+        self._looks = [looks + 1 if now is not None and now == then else 0 for now, then, looks in seen]
+        self._turns = turns
+        if max(self._looks) == _LOOKS:
             self._give_up("stuck")
         else:
             self._next_look = asyncio.get_running_loop().call_later(self._interval, self._look)
@@ -129,7 +133,7 @@ class Watchdog:
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 self.worker = self._hire(engine)
-                self._looks = 0
+                self._looks = [0] * len(self._turns)
                 _log.info("the engine was loaded anew", model=self._model)
                 self._set_health("serving")
                 return

@@ -8,7 +8,7 @@ from training.loop import train
 
 SEED = 7
 _CONFIG = """
-seed = 3
+seed = {seed}
 
 [data]
 source_language = "x-digits"
@@ -45,6 +45,7 @@ validate_every = {validate_every}
 validation_sentences = 8
 """
 _LEARNS_IT = {
+    "seed": 3,
     "vocabulary": 15,
     "embedding": 32,
     "hidden": 64,

@@ -10,8 +10,10 @@ import pytest
 from bundle import contents
 from bundle.manifest import Manifest
 from bundle.search import EncodedBatch, SearchOptions, SearchResult, State, StepOutput, search
+from bundle.sessions import own_states
 from bundle.tokenizer import Tokenizer
-from service.engine import Engine, Wanted
+from service.decoder_state import Wanted
+from service.engine import Engine
 from service.metrics import Metrics
 from tests.service.edge import ROOT, service_process
 
@@ -91,7 +93,7 @@ def test_real_sentences_get_the_same_bits_alone_and_in_any_company(metrics: Metr
 
 def _searched(engine: Engine, sources: list[list[int]], beam_size: int) -> list[SearchResult]:
     def step(encoded: EncodedBatch, previous_token_ids: np.ndarray, state: State, candidates: int) -> StepOutput:
-        return engine.step(encoded, previous_token_ids, state, Wanted(candidates, attention=True))
+        return engine.step(encoded, previous_token_ids, own_states(state), Wanted(candidates, attention=True))
 
     options = [SearchOptions(max_target_tokens=30, beam_size=beam_size) for _ in sources]
     return search(step, engine.encode(sources), options, engine.manifest.special_ids)

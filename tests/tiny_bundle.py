@@ -14,8 +14,10 @@ from bundle import manifest as manifests
 from bundle import tables
 from bundle.manifest import Graph, Limits, Manifest, SpecialIds, StateTensor, TablesInfo, Tensor
 from bundle.search import EncodedBatch, SearchOptions, State, StepOutput, search
+from bundle.sessions import own_states
 from bundle.tokenizer import Tokenizer
-from service.engine import Engine, Wanted
+from service.decoder_state import Wanted
+from service.engine import Engine
 from service.metrics import Metrics
 from tests.tiny_model import TinyModel
 
@@ -139,7 +141,7 @@ def _fit(folder: Path, manifest: Manifest, key: int) -> tables.ComponentTables:
     decoder = tables.Sums(MAX_TARGET_TOKENS, _VOCABULARY, key)
 
     def step(encoded: EncodedBatch, previous: np.ndarray, state: State, candidates: int) -> StepOutput:
-        return engine.step(encoded, previous, state, Wanted(candidates, attention=True))
+        return engine.step(encoded, previous, own_states(state), Wanted(candidates, attention=True))
 
     for sentence in SENTENCES:
         source_ids = [*tokenizer.encode(sentence).token_ids, _SPECIAL.eos]

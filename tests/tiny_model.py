@@ -30,8 +30,9 @@ encoder (int64[batch, source] source_ids, int64[batch] source_lengths)
 """
 
 _CELL = """
+    state_N = Gather(decoder_state_N, state_rows)
     gates_N = MatMul(INPUT, input_weights_N)
-    recurrent_gates_N = MatMul(decoder_state_N, recurrent_weights_N)
+    recurrent_gates_N = MatMul(state_N, recurrent_weights_N)
     update_x_N, reset_x_N, candidate_x_N = Split<axis = 2, num_outputs = 3>(gates_N)
     update_h_N, reset_h_N, candidate_h_N = Split<axis = 2, num_outputs = 3>(recurrent_gates_N)
     update_sum_N = Add(update_x_N, update_h_N)
@@ -41,7 +42,7 @@ _CELL = """
     kept_N = Mul(reset_N, candidate_h_N)
     candidate_sum_N = Add(candidate_x_N, kept_N)
     candidate_N = Tanh(candidate_sum_N)
-    difference_N = Sub(decoder_state_N, candidate_N)
+    difference_N = Sub(state_N, candidate_N)
     part_N = Mul(update_N, difference_N)
     next_decoder_state_N = Add(candidate_N, part_N)
 """
@@ -50,7 +51,7 @@ _STEP = (
     """
 <ir_version: 10, opset_import: ["" : 21]>
 decoder_step (int64[batch, beam] previous_token_ids,
-        float[batch, beam, size] decoder_state_0, float[batch, beam, size] decoder_state_1,
+        float[rows, size] decoder_state_0, float[rows, size] decoder_state_1, int64[batch, beam] state_rows,
         float[batch, source, hidden] encoder_states, float[batch, source, key] attention_keys,
         int64[batch] source_lengths, int64[1] candidates,
         bool[batch, beam, 1] attention_replaced, float[batch, beam, source] given_attention_weights)
@@ -88,7 +89,7 @@ decoder_step (int64[batch, beam] previous_token_ids,
 _EMISSION = """
     read_out_of_read = Gather(readout_by_token, previous_token_ids)
     of_state, of_context = Split<axis = 2, num_outputs = 2>(read_out_of_read)
-    by_state = Mul(of_state, decoder_state_1)
+    by_state = Mul(of_state, state_1)
     logit_of_state = ReduceSum(by_state, last_axis)
     states_transposed = Transpose<perm = [0, 2, 1]>(encoder_states)
     logits_of_context = MatMul(of_context, states_transposed)

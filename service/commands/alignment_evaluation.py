@@ -186,13 +186,13 @@ def _pieces(text: pb.TokenizedText) -> TokenizedText:
         Piece(piece.token_id, piece.piece, piece.text, _span(piece.span), None, piece.zero_width)
         for piece in text.pieces
     )
-    return TokenizedText(text.text, tuple(pieces), ())
+    return TokenizedText.of(text.text, tuple(pieces), ())
 
 
 def _words(text: pb.TokenizedText) -> TokenizedText:
     """Return ``text`` with its words for pieces: those of the reverse model are not told, only what words get."""
     pieces = (Piece(0, word.text, word.text, _span(word.span), None, False) for word in text.words)
-    return TokenizedText(text.text, tuple(pieces), ())
+    return TokenizedText.of(text.text, tuple(pieces), ())
 
 
 def _span(span: pb.Span) -> Span:

@@ -1,6 +1,11 @@
 """How a metric is made here: on a given registry, with our prefix, and in buckets that are written down once."""
 
+from typing import Any, TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 PREFIX = "interlinear"
 
@@ -13,6 +18,21 @@ LENGTH_RATIO = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 LOG_PROBABILITY = (-10.0, -7.0, -5.0, -4.0, -3.0, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.2, -0.1, -0.05, -0.01)
 ERROR = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+class SeriesOf:
+    """The series of one model, each looked up when it is first asked for: that takes longer than counting does."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._found: dict[tuple[MetricWrapperBase, *tuple[str, ...]], Any] = {}
+
+    def __call__(self, metric: MetricT, *labels: str) -> MetricT:
+        """Return the series of ``metric`` whose first label is the model, and whose others are ``labels``."""
+        found: MetricT | None = self._found.get((metric, *labels))
+        if found is None:
+            found = self._found[metric, *labels] = metric.labels(self._model, *labels)
+        return found
 
 
 class Family:

@@ -23,6 +23,7 @@ from service.metrics import Metrics
 from service.models.served_model import ServedModel
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.threads import division, usable_processors
 from service.translator import Translator
 from service.what_if import WhatIf
 
@@ -85,12 +86,17 @@ async def load(bundle: Bundle, settings: Settings, metrics: Metrics, reverse: Se
     tokenizer = await asyncio.to_thread(load_tokenizer, bundle, manifest)
     tables = await asyncio.to_thread(load_tables, bundle, manifest)
     card = _card(bundle)
-    engine = await asyncio.to_thread(Engine, bundle, settings.device, settings.threads, metrics)
+    lanes, threads = division(settings.threads or usable_processors())
+    engine = await asyncio.to_thread(Engine, bundle, settings.device, threads, metrics)
     limits = Limits(
+        # A device has one queue of work, which one batch fills best, and encodes hundreds in the time that one takes.
+        lanes=lanes if settings.device == "cpu" else 1,
+        encode_beside=4 if settings.device == "cpu" else 1024,
         queue_capacity=settings.queue_capacity,
         batch_hypotheses=settings.batch_hypotheses,
         encode_tokens=settings.encode_tokens,
         queue_tokens=settings.queue_tokens,
+        step_tokens=settings.step_tokens,
         watchdog_seconds=settings.watchdog_seconds,
     )
     scheduler = Scheduler(engine, limits, metrics)

@@ -1,7 +1,7 @@
 """How fast the shipped recipe's model trains here, and how near that is to what the machine can do.
 
     .venv/dev/bin/python -m tests.benchmarks.training_speed [--rival PYTHON]
-    python -m tests.benchmarks.training_speed --recipe training/recipes/en-fr-gpu.toml --pairs 300000 --steps 1500
+    python -m tests.benchmarks.training_speed --recipe training/recipes/en-fr.toml --pairs 300000 --steps 1500
 
 Target tokens a second are those that a real run (`python -m training`) reports of itself, padding not counted. The
 share of the peak is the floating-point operations that the model needs for them (``operations``) over those that a

@@ -31,7 +31,7 @@ def text_of(groups: list[int], wordless: tuple[int, ...] = ()) -> TokenizedText:
     homes += [None for _ in wordless]
     pieces = tuple(Piece(5, "x", "", NOWHERE, home, home is None) for home in homes)
     held = [tuple(i for i, home in enumerate(homes) if home == word) for word in range(len(groups))]
-    return TokenizedText("", pieces, tuple(Word("w", NOWHERE, indices) for indices in held))
+    return TokenizedText.of("", pieces, tuple(Word("w", NOWHERE, indices) for indices in held))
 
 
 def random_weights(seed: int, rows: int, columns: int) -> np.ndarray:
@@ -166,9 +166,9 @@ def test_the_corpus_is_pooled_not_averaged_over_sentences() -> None:
 def test_a_target_word_without_a_piece_has_its_weight_on_nothing() -> None:
     nobody = Word("w", NOWHERE, ())
     target = text_of([1])
-    target = TokenizedText("", target.pieces, (nobody, *target.words))
+    target = TokenizedText.of("", target.pieces, (nobody, *target.words))
     source = text_of([1])
-    source = TokenizedText("", source.pieces, (*source.words, nobody))
+    source = TokenizedText.of("", source.pieces, (*source.words, nobody))
     matrix = word_matrix(np.array([[0.9, 0.1], [0.3, 0.7]]), target, source)
     np.testing.assert_allclose(matrix, np.array([[0, 0, 1], [0.9, 0, 0.1], [0.3, 0, 0.7]]))
     assert [link.pair for link in links(matrix, 2)] == [(1, 0)]

@@ -135,7 +135,7 @@ def text_in_pieces(words: list[list[str]]) -> TokenizedText:
             pieces.append(Piece(5, piece, piece, span, None, not piece))
             place += len(piece)
         place += 1
-    return TokenizedText(" ".join("".join(word) for word in words), tuple(pieces), ())
+    return TokenizedText.of(" ".join("".join(word) for word in words), tuple(pieces), ())
 
 
 words = st.lists(st.lists(st.sampled_from(["a", "bc", "é😀"]), min_size=1, max_size=3), min_size=1, max_size=5)
@@ -163,7 +163,7 @@ def test_weights_of_gold_words_sum_over_source_pieces_and_average_over_target_pi
 
 def test_a_gold_word_in_which_no_piece_ends_is_linked_to_nothing() -> None:
     text = text_in_pieces([["a"], ["b"]])
-    joined = TokenizedText("a b", (Piece(1, "a b", "a b", Span(0, 3, 0, 3, 0, 3), None, False),), ())
+    joined = TokenizedText.of("a b", (Piece(1, "a b", "a b", Span(0, 3, 0, 3, 0, 3), None, False),), ())
     pair = GoldPair(("a", "b"), ("a", "b"), frozenset(), frozenset())
     np.testing.assert_array_equal(
         gold_matrix(np.array([[0.75, 0.25, 0.0]]), joined, text, pair), [[0.0, 0.0, 1.0], [0.75, 0.25, 0.0]]

@@ -151,7 +151,7 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (put("format_version", value=99), "format_version is 99; this code reads 1. Export the bundle again"),
+        (put("format_version", value=99), "format_version is 99; this code reads 2. Export the bundle again"),
         (put("colour", value="blue"), "colour is not a key of this format"),
         (put("limits", "patience", value=3), "limits.patience is not a key of this format"),
         (lambda c: c.pop("precision"), "precision is missing"),
@@ -168,7 +168,7 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
         (put("bundle_id", value=" "), "bundle_id is ' '; it must be 1 to 64"),
         (put("target_language", value="français"), "target_language is 'français'; it must be a BCP-47 tag"),
         (put("score_kind", value="cosine"), "score_kind is 'cosine'; it must be one of bilinear"),
-        (put("precision", value="int4"), "precision is 'int4'; it must be one of float32, int8"),
+        (put("precision", value="int4"), "precision is 'int4'; it must be one of float32, float16, int8"),
         (put("decoder_token_offset", value=-1), "decoder_token_offset is -1; it must be 1 or 2"),
         (put("alignment_shift", value=3), "alignment_shift is 3; it must be 0, 1 or 2"),
         (put("limits", "max_source_tokens", value=1), "limits.max_source_tokens is 1; it must lie in [2, 65536]"),
@@ -282,8 +282,8 @@ def test_the_writer_refuses_what_the_reader_would(folder: Path) -> None:
     before = (folder / "manifest.json").read_bytes()
     with pytest.raises(InvalidBundle, match="must be 64 lower-case"):
         manifest.write(folder, replace(described(folder), files={"x": FileDigest("no", 3)}))
-    with pytest.raises(InvalidBundle, match="this code writes 1"):
-        manifest.write(folder, replace(described(folder), format_version=2))
+    with pytest.raises(InvalidBundle, match="this code writes 2"):
+        manifest.write(folder, replace(described(folder), format_version=1))
     assert (folder / "manifest.json").read_bytes() == before
 
 

@@ -43,7 +43,12 @@ def test_the_graphs_of_our_bundles_have_no_faults(tiny_bundle: Path, folder: str
 @pytest.mark.parametrize(
     ("broken", "fault"),
     [
-        (model(helper.make_node("Gelu", ["number"], ["out"], domain="com.microsoft")), "domain 'com.microsoft'"),
+        (model(helper.make_node("Gelu", ["number"], ["out"], domain="com.microsoft")), "the operator 'Gelu' of"),
+        (
+            model(nested(helper.make_node("Gelu", ["number"], ["out"], domain="com.microsoft"))),
+            "the operator 'Gelu' of",
+        ),
+        (model(helper.make_node("MatMulIntegerToFloat", ["number"], ["out"], domain="evil")), "domain 'evil'"),
         (model(nested(helper.make_node("Gelu", ["number"], ["out"], domain="evil"))), "domain 'evil'"),
         (model(opset_imports=[helper.make_opsetid("evil", 1)]), "domain 'evil'"),
         (model(helper.make_node("Constant", [], ["out"], value=outside())), "data is in another file"),
@@ -60,6 +65,13 @@ def test_what_is_not_standard_or_not_inside_is_refused(broken: onnx.ModelProto, 
     assert any(fault in found for found in onnx_faults(broken.SerializeToString()))
 
 
+@pytest.mark.parametrize("levels", [0, 1])
+def test_one_operator_of_the_runtime_is_allowed(levels: int) -> None:
+    product = helper.make_node("MatMulIntegerToFloat", ["number"], ["out"], domain="com.microsoft")
+    domains = [helper.make_opsetid("", 22), helper.make_opsetid("com.microsoft", 1)]
+    assert onnx_faults(model(nested(product, levels), opset_imports=domains).SerializeToString()) == ()
+
+
 def test_weights_outside_and_training_graphs_are_refused() -> None:
     far = model()
     far.graph.initializer.append(outside())
@@ -71,8 +83,38 @@ def test_weights_outside_and_training_graphs_are_refused() -> None:
         assert fault in " ".join(onnx_faults(broken.SerializeToString()))
 
 
-def test_a_domain_that_only_an_unpatched_reader_would_see_is_seen() -> None:
-    """A field may stand twice, and readers take the last, or both together; none of the two gets through."""
+DOMAIN, OPERATOR = 7, 4  # fields of a node
+
+
+def field(number: int, text: str) -> bytes:
+    """Return a field of a message as protobuf writes a short text."""
+    return bytes([number << 3 | 2, len(text)]) + text.encode()
+
+
+def with_node(content: bytes) -> bytes:
+    """Return a model whose only node is ``content``, which may be what ONNX would not write."""
+    node = bytes([1 << 3 | 2, len(content)]) + content
+    return bytes([7 << 3 | 2, len(node)]) + node
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ([(DOMAIN, ""), (DOMAIN, "evil")], "domain 'evil'"),
+        ([(DOMAIN, "com.microsoft"), (DOMAIN, "evil")], "domain 'evil'"),
+        ([(OPERATOR, "MatMulIntegerToFloat"), (OPERATOR, "Gelu"), (DOMAIN, "com.microsoft")], "the operator 'Gelu' of"),
+        ([(OPERATOR, "Gelu"), (DOMAIN, ""), (DOMAIN, "com.microsoft")], "the operator 'Gelu' of"),
+    ],
+)
+def test_what_only_one_of_two_readers_would_see_is_seen(fields: list[tuple[int, str]], fault: str, order: int) -> None:
+    """A field may come twice, and readers take the last, or both together; nothing gets through to either."""
+    content = with_node(b"".join(field(number, text) for number, text in fields[::order]))
+    onnx.ModelProto.FromString(content)
+    assert any(fault in found for found in onnx_faults(content))
+
+
+def test_graphs_that_come_twice_are_both_looked_at() -> None:
     content = model(helper.make_node("Relu", ["number"], ["out"])).SerializeToString()
     twice = content + model(helper.make_node("Relu", ["number"], ["out"], domain="evil")).SerializeToString()
     assert any("evil" in fault for fault in onnx_faults(twice))

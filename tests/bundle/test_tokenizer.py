@@ -312,7 +312,7 @@ def test_words_that_share_an_unknown_piece_are_one_word(tokenizer: Tokenizer) ->
 @pytest.mark.parametrize("text", ["", "   ", "\u200b", "\u202f\u00a0"])
 def test_text_without_anything_to_read_has_no_pieces(tokenizer: Tokenizer, text: str) -> None:
     tokenized = tokenizer.encode(text)
-    assert tokenized == TokenizedText(text, (), ())
+    assert tokenized == TokenizedText.of(text, (), ())
 
 
 def test_control_names_in_the_text_are_text(tokenizer: Tokenizer) -> None:

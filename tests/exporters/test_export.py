@@ -1,6 +1,8 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from bundle import contents
@@ -59,8 +61,25 @@ def test_a_bundle_is_whole_and_says_what_it_is_made_of(manifest: Manifest, check
     assert manifest.training["steps"] == 60
     assert manifest.quality["digits"]["BLEU"]["signature"].startswith("nrefs:1|case:mixed")
     assert set(manifest.parity) == {"float32", "batch_invariance", "int8"}
+    [(name, costs)] = manifest.parity["int8"]["test_sets"].items()
+    assert (name, costs["sentences"]) == ("digits", 10)
+    assert round(costs["bleu_int8"]["value"], 2) == manifest.quality["digits"]["BLEU"]["value"]
+    assert costs["bleu_int8"]["at_least"] == pytest.approx(costs["bleu_float32"]["value"] - 0.3)
+    assert {"alignment_drift", "posterior_drift", "decomposition_drift"} < set(costs)
     assert parity.refusals(manifest.parity) == []
     assert str(checkpoint.parent.parent.parent) not in json.dumps(manifest.training | manifest.reference)
+
+
+def test_a_bundle_in_float16_is_judged_as_one_in_int8_is(checkpoint: Path, tmp_path: Path) -> None:
+    manifest = export(checkpoint, tmp_path / "half", options(checkpoint, precision="float16", fidelity_sentences=0))
+    assert manifest.precision == "float16"
+    assert set(manifest.parity) == {"float32", "float16"}
+    costs = manifest.parity["float16"]["test_sets"]["digits"]
+    assert costs["bleu_float16"]["at_least"] == pytest.approx(costs["bleu_float32"]["value"] - 0.3)
+    assert costs["alignment_drift"]["value"] < 0.001
+    assert "## What float16 costs" in (tmp_path / "half" / "README.md").read_text(encoding="utf-8")
+    graph = onnx.load(tmp_path / "half" / "decoder_step.onnx").graph
+    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in graph.initializer}
 
 
 def test_the_tables_of_a_bundle_are_those_its_manifest_names(manifest: Manifest, exported_bundle: Path) -> None:
@@ -98,10 +117,22 @@ def test_the_card_is_generated_from_the_manifest(manifest: Manifest, exported_bu
     for part in (
         "Made by tests/reversal.py.",
         "CC0-1.0",
-        "alignment_drift",
+        "alignment drift",
+        "## What int8 costs",
         manifest.quality["digits"]["chrF"]["signature"].replace("|", r"\|"),
     ):
         assert part in card
+
+
+def test_the_card_tells_what_int8_costs_on_each_set_and_nothing_of_it_in_float32(manifest: Manifest) -> None:
+    figures = {name: {"value": value} for name, value in (("bleu_float32", 17.0), ("identical_translations", 0.8754))}
+    figures["bleu_int8"] = {"value": 16.9, "at_least": 16.7}
+    figures["bleu_loss"] = {"value": 0.1, "low": -0.05, "high": 0.25, "interval": "95 %"}  # type: ignore[dict-item]
+    figures["alignment_drift"] = {"value": 0.00376}
+    ledger = {"int8": {"test_sets": {"news": figures}}}
+    card = model_card(replace(manifest, parity=ledger), None)
+    assert "| news | 17.00 | 16.90 | 0.10 | -0.05 to 0.25 | 0.3 | 0.875 | 0.0038 | – | – |" in card
+    assert "What int8 costs" not in model_card(replace(manifest, parity={"float32": {}}, precision="float32"), None)
 
 
 def test_the_fidelity_report_is_a_file_of_the_bundle_with_a_digest(manifest: Manifest, exported_bundle: Path) -> None:
@@ -145,7 +176,7 @@ def test_a_bundle_that_fails_its_ledger_is_not_written_and_the_old_one_stays(
         export(checkpoint, place, options(checkpoint, replace=True))
     assert len(refused.value.reasons) >= 2
     assert "float32: max_log_probability_difference" in refused.value.reasons[0]
-    assert any(reason.startswith("int8: alignment_drift") for reason in refused.value.reasons)
+    assert any(reason.startswith("int8.test_sets.digits: alignment_drift") for reason in refused.value.reasons)
     assert list(tmp_path.iterdir()) == [place]
     assert (place / manifests.MANIFEST_FILE).read_text() == "kept"
 
@@ -167,7 +198,7 @@ def test_the_command_says_in_one_line_what_was_wrong(
     for arguments, message in (
         (["--evaluation", "dev.tsv"], "must be NAME=FILE"),
         (["--gold-alignments", "hansards=:one-based"], "must be NAME=FILE"),
-        (["--precision", "int4"], "one of float32, int8"),
+        (["--precision", "int4"], "one of float32, float16, int8"),
         ([], "not a whole checkpoint"),
     ):
         monkeypatch.setattr("sys.argv", ["exporters", str(tmp_path / "none"), str(tmp_path / "bundle"), *arguments])

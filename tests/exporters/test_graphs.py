@@ -9,18 +9,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from bundle.search import ALL_CANDIDATES, EncodedBatch
-from bundle.step import ALL_EMISSION
+from bundle.sessions import own_states
 from exporters.graphs import export_graphs
 from exporters.runtime import OnnxModel
 from tests.exporters.conftest import Exported
 from tests.exporters.text import random_sources
 from training.evaluation import SPECIAL_IDS
+from training.models.interface import Encoded
 from training.translation import TorchStep
 
+EMISSION = {"emission_wanted": np.array([True])}
 LENGTHS = st.lists(st.integers(1, 150), min_size=1, max_size=9)
-STEP_TENSORS = ("candidate_token_ids", "candidate_log_probabilities", "state", "attention_query")
 
 
 def previous_tokens(vocabulary: int, rows: int, beam: int, seed: int) -> np.ndarray:
@@ -117,7 +119,7 @@ def test_the_step_takes_attention_in_place_of_its_own_and_without_any_it_is_the_
         "source_lengths": encoded.source_lengths,
         "candidates": np.array([1]),
         **encoded.encoder_side,
-        **first_state(encoded, 3),
+        **own_states(first_state(encoded, 3)),
     }
     names = ["log_probabilities", "attention_weights", "context"]
     plain, own, _ = session.run(names, inputs)
@@ -133,26 +135,76 @@ def test_the_step_takes_attention_in_place_of_its_own_and_without_any_it_is_the_
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_emission_scores_are_made_for_everyone_only_on_demand_and_alone_as_in_company(
-    narrow: Exported, precision: str
+@given(
+    rows=arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.integers(0, 5)),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=20, deadline=None)
+def test_each_hypothesis_goes_on_from_the_row_that_it_names(
+    narrow: Exported, precision: str, rows: np.ndarray, seed: int
 ) -> None:
+    """Rows repeated, dropped and put in any order are what a step on copies of them gives."""
     model: OnnxModel = getattr(narrow, precision)
-    session = onnxruntime.InferenceSession(model.graphs["decoder_step"], providers=["CPUExecutionProvider"])
+    batch, beam = rows.shape
+    encoded = model.encode(random_sources(40, [5] * batch, seed))
+    generator = np.random.default_rng(seed)
+    stored = {name: generator.uniform(-1, 1, (6, 32)).astype(np.float32) for name in model.state_names}
+    inputs = {
+        "previous_token_ids": previous_tokens(40, batch, beam, seed),
+        "source_lengths": encoded.source_lengths,
+        "candidates": np.array([3]),
+        **encoded.encoder_side,
+        **EMISSION,
+    }
+    names = [*sorted(model.step_outputs)]
+    chosen = model.run("decoder_step", inputs | stored | {"state_rows": rows}, names)
+    copies = own_states({name: tensor[rows] for name, tensor in stored.items()})
+    for name, expected in model.run("decoder_step", inputs | copies, names).items():
+        np.testing.assert_array_equal(chosen[name], expected, name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_emission_scores_are_made_only_on_demand_and_alone_as_in_company(narrow: Exported, precision: str) -> None:
+    model: OnnxModel = getattr(narrow, precision)
     lengths = [7, 30, 12]
     sources = random_sources(40, lengths, seed=4)
     tokens = previous_tokens(40, 3, 2, seed=4)
 
-    def scores(rows: list[int], demand: dict[str, np.ndarray]) -> np.ndarray:
+    def outputs(rows: list[int], demand: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         encoded = model.encode([sources[row] for row in rows])
         inputs = {"previous_token_ids": tokens[rows], "source_lengths": encoded.source_lengths, **encoded.encoder_side}
-        inputs |= {"candidates": np.array([1]), **first_state(encoded, 2)}
-        return np.asarray(session.run(["emission_scores"], inputs | demand)[0])
+        inputs |= {"candidates": np.array([1]), **own_states(first_state(encoded, 2))}
+        return model.run("decoder_step", inputs | demand, [*sorted(model.step_outputs)])
 
-    assert scores([0, 1, 2], {}).shape == (3, 1, 1)
-    together = scores([0, 1, 2], ALL_EMISSION)
+    plain, asked = outputs([0, 1, 2], {}), outputs([0, 1, 2], EMISSION)
+    assert plain.pop("emission_scores").size == 0
+    together = asked.pop("emission_scores")
     assert together.shape == (3, 2, 32)
+    for name, tensor in plain.items():
+        np.testing.assert_array_equal(asked[name], tensor, name)
     for row, length in enumerate(lengths):
-        np.testing.assert_array_equal(scores([row], ALL_EMISSION)[0, :, :length], together[row, :, :length])
+        alone = outputs([row], EMISSION)["emission_scores"]
+        np.testing.assert_array_equal(alone[0, :, :length], together[row, :, :length])
+
+
+def test_emission_scores_are_those_of_torch(narrow: Exported) -> None:
+    lengths = [7, 30]
+    twin = TorchStep(narrow.trained)
+    sources = random_sources(40, lengths, seed=6)
+    tokens = previous_tokens(40, 2, 3, seed=6)
+    encoded, ours = twin.encode(sources), narrow.float32.encode(sources)
+    state = first_state(encoded, 3)
+    found = narrow.float32.step(ours, tokens, first_state(ours, 3), ["emission_scores"])["emission_scores"]
+    side = {name: torch.from_numpy(array) for name, array in encoded.encoder_side.items()}
+    with torch.no_grad():
+        expected = narrow.trained.step(
+            torch.from_numpy(tokens),
+            {name: torch.from_numpy(array) for name, array in state.items()},
+            Encoded(torch.from_numpy(encoded.source_lengths), side, {}),
+        ).emission_scores
+    assert expected is not None
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(found[row, :, :length], expected[row, :, :length], atol=2e-5)
 
 
 def test_as_many_candidates_come_back_as_are_asked_for_best_first(narrow: Exported) -> None:
@@ -192,7 +244,7 @@ def test_the_graphs_have_the_inputs_and_outputs_that_the_signature_declares(narr
             assert [tensor.name for tensor in expected] == [value.name for value in found]
             for tensor, value in zip(expected, found, strict=True):
                 assert value.type == {"float32": "tensor(float)", "int64": "tensor(int64)"}[tensor.dtype]
-                dynamic = [axis if axis in ("batch", "beam", "source", "k") else None for axis in tensor.axes]
+                dynamic = [axis if axis in ("batch", "beam", "source", "k", "rows") else None for axis in tensor.axes]
                 assert [axis if isinstance(axis, str) else None for axis in value.shape] == dynamic
 
 

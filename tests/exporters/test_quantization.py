@@ -1,8 +1,11 @@
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 from hypothesis import given
@@ -10,37 +13,82 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto
 
-from exporters.quantization import MARGIN, _by_channel, calibrate
+from exporters.editing import name_of
+from exporters.integers import by_channel
+from exporters.quantization import MARGIN, calibrate
 from tests.exporters.conftest import Exported
 from tests.exporters.text import random_batch, random_sources
 
 
-def optimized_operators(content: bytes, file: Path) -> Counter[str]:
+@dataclass(frozen=True)
+class Optimized:
+    """A graph as ONNX Runtime runs it.
+
+    Attributes:
+        operators: How often each stands in it, inner graphs included.
+        products: Of each integer product, which constants of its own graph are its weights and their zeros; ``None``
+            for what is no constant of that graph.
+    """
+
+    operators: Counter[str]
+    products: list[tuple[str | None, str | None]]
+
+
+def graphs_within(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs_within(attribute.g)
+
+
+def optimized(content: bytes, file: Path) -> Optimized:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(file)
     options.log_severity_level = 3
     onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return Counter(node.op_type for node in onnx.load(file).graph.node)
+    found = Optimized(Counter(), [])
+    for place, graph in enumerate(graphs_within(onnx.load(file).graph)):
+        constants = {tensor.name for tensor in graph.initializer}
+        found.operators.update(node.op_type for node in graph.node)
+        for node in graph.node:
+            if node.op_type == "MatMulIntegerToFloat":
+                weights, zeros = (f"{place}:{node.input[i]}" if node.input[i] in constants else None for i in (1, 5))
+                found.products.append((weights, zeros))
+    return found
 
 
 def test_every_product_with_constant_weights_runs_as_one_integer_product(narrow: Exported, tmp_path: Path) -> None:
-    step = optimized_operators(narrow.int8.graphs["decoder_step"], tmp_path / "step.onnx")
-    assert (
-        step["MatMulIntegerToFloat"] == 9
-    )  # two layers of two, query, read-out (of all, of the state, of the source), output
-    assert step["DequantizeLinear"] == 0
-    encoder = optimized_operators(narrow.int8.graphs["encoder"], tmp_path / "encoder.onnx")
-    assert encoder["MatMulIntegerToFloat"] == 1  # the keys
-    assert encoder["DequantizeLinear"] == 0
+    step = optimized(narrow.int8.graphs["decoder_step"], tmp_path / "step.onnx").operators
+    # Two layers of two, query, read-out, output; for emission the read-outs of the state and of the source.
+    assert step["MatMulIntegerToFloat"] == 4 + 3 + 2
+    encoder = optimized(narrow.int8.graphs["encoder"], tmp_path / "encoder.onnx").operators
+    assert encoder["MatMulIntegerToFloat"] == 2 * (1 + 2) + 1  # two layers: inputs, each reader's state; the keys
+    assert encoder["Scan"] == 2
+    for operators, others in ((step, 2), (encoder, 0)):  # scores and context multiply what the sentence gives
+        assert operators["MatMul"] + operators["FusedMatMul"] == others
+        assert operators["GRU"] == operators["DequantizeLinear"] == operators["DynamicQuantizeLinear"] == 0
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder_step"])
+def test_each_integer_product_has_weights_and_zeros_of_its_own_in_its_own_graph(
+    narrow: Exported, tmp_path: Path, name: str
+) -> None:
+    """Or ONNX Runtime could not make them unsigned on x86 without VNNI: sums would saturate, or loading would fail."""
+    products = optimized(narrow.int8.graphs[name], tmp_path / "graph.onnx").products
+    weights, zeros = zip(*products, strict=True)
+    assert None not in weights + zeros
+    assert len({*weights}) == len({*zeros}) == len(products)
 
 
 def test_large_weights_are_stored_once_and_in_one_or_two_bytes(wide: Exported) -> None:
     tables = 0
     for content in wide.int8.graphs.values():
-        for tensor in onnx.load_from_string(content).graph.initializer:
-            if np.prod(tensor.dims, dtype=int) >= 65_536:
-                assert tensor.data_type in (TensorProto.INT8, TensorProto.FLOAT16), tensor.name
-                tables += sorted(tensor.dims) == [384, 1000]
+        for graph in graphs_within(onnx.load_from_string(content).graph):
+            for tensor in graph.initializer:
+                if np.prod(tensor.dims, dtype=int) >= 65_536:
+                    assert tensor.data_type in (TensorProto.INT8, TensorProto.FLOAT16), tensor.name
+                    tables += sorted(tensor.dims) == [384, 1000]
     assert tables == 2  # one a graph: what the embedding reads and the output multiplies with
 
 
@@ -57,10 +105,15 @@ def test_the_shipped_sizes_fit_into_24_megabytes_with_tables(wide: Exported) -> 
     st.sampled_from([0, 1]),
 )
 def test_a_weight_is_off_by_half_a_level_of_its_own_channel_at_most(weights: np.ndarray, axis: int) -> None:
-    levels, scale = _by_channel(weights, axis)
+    levels, scale = by_channel(weights, axis)
     broadcast = np.expand_dims(scale, 1 - axis).astype(np.float64)
     assert scale.shape == (weights.shape[axis],)
     assert (np.abs(levels * broadcast - weights) <= broadcast * 0.5001).all()
+
+
+def reads_a_table(node: onnx_ir.Node) -> bool:
+    table = node.inputs[0] if node.op_type == "Gather" else None
+    return table is not None and table.is_initializer()
 
 
 def test_a_bound_is_the_largest_activation_on_the_calibration_text_and_a_margin(narrow: Exported) -> None:
@@ -68,7 +121,8 @@ def test_a_bound_is_the_largest_activation_on_the_calibration_text_and_a_margin(
     bounds = calibrate(narrow.graphs, narrow.float32, [batch])
     embedding = narrow.trained.get_parameter("source_embedding.weight").detach().numpy()
     largest = np.abs(embedding[np.unique(batch.target_input_ids)]).max()
-    assert bounds["decoder_step"]["embedding"] == pytest.approx(MARGIN * largest)
+    read = next(node for node in narrow.graphs.models["decoder_step"].graph if reads_a_table(node))
+    assert bounds["decoder_step"][name_of(read.outputs[0])] == pytest.approx(MARGIN * largest)
     sources = [row[:length] for row, length in zip(batch.source_ids, batch.source_lengths, strict=True)]
     states = narrow.float32.encode(sources).encoder_side["encoder_states"]
     assert bounds["encoder"]["encoder_states"] == pytest.approx(MARGIN * np.abs(states).max())

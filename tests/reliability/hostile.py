@@ -78,7 +78,7 @@ def manifest_text(folder: Path, chance: random.Random) -> None:
     inserted = chance.choice(
         [
             *("NaN", "-Infinity", "1e999", "9" * 5000, "-", '"\\ud800"', "\ufeff", "\0", "{", "]", ",", '"'),
-            *("[" * 100_000, '{"a":' * 50_000, '"a": 1, "a": 2,', '"format_version": 1,', " " * 2_000_000, "1.5"),
+            *("[" * 100_000, '{"a":' * 50_000, '"a": 1, "a": 2,', '"format_version": 2,', " " * 2_000_000, "1.5"),
         ]
     )
     cut = chance.choice([0, 0, 1, 10])

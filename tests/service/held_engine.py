@@ -1,17 +1,23 @@
 """The real engine with a brake and a fault: what the tests of scheduling, watching and failing have in common."""
 
 import asyncio
+import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from bundle.search import EncodedBatch, StepOutput
+import numpy as np
+
+from bundle.search import EncodedBatch, SearchOptions, StepOutput
 from service.admission import Limits
+from service.batch import Decoded, Job
 from service.engine import Engine
 from service.metrics import Metrics
 from service.scheduler import Scheduler
+
+EOS = 3
 
 
 class HeldEngine(Engine):
@@ -41,7 +47,7 @@ class HeldEngine(Engine):
         self.faulty = faulty
         self.calls = 0
 
-    def encode(self, sources: Sequence[Sequence[int]]) -> EncodedBatch:
+    def encode(self, sources: Sequence[Sequence[int]]) -> Any:
         self._pass("encoder", len(sources))
         return super().encode(sources)
 
@@ -65,10 +71,27 @@ class HeldEngine(Engine):
         self.calls += 1
 
 
+def job(seed: int, *, beam_size: int = 4, trace: bool = False, prefix: tuple[int, ...] = ()) -> Job:
+    """A source that the model will not end too early, the same for the same seed."""
+    generator = random.Random(seed)
+    source = [generator.randrange(4, 120) for _ in range(generator.randrange(1, 40))]
+    options = SearchOptions(generator.randrange(4, 24), beam_size, beam_size, forced_prefix=prefix)
+    return Job((*source, EOS), options, trace)
+
+
+def assert_same(one: Decoded, other: Decoded) -> None:
+    """Bit by bit; the batch they shared is not part of the answer."""
+    assert one.hypotheses == other.hypotheses
+    assert len(one.traces) == len(other.traces)
+    for trace, twin in zip(one.traces, other.traces, strict=True):
+        for name in ("attention_scores", "attention_weights", "attention_queries"):
+            np.testing.assert_array_equal(getattr(trace, name), getattr(twin, name))
+
+
 @asynccontextmanager
-async def scheduling(engine: Engine, metrics: Metrics, limits: Limits) -> AsyncIterator[Scheduler]:
-    """Yield a scheduler; whatever is held is let go before it closes."""
-    scheduler = Scheduler(engine, limits, metrics)
+async def scheduling(engine: Engine, metrics: Metrics, limits: Limits | None = None) -> AsyncIterator[Scheduler]:
+    """Yield a scheduler, with limits as the service has them; whatever is held is let go before it closes."""
+    scheduler = Scheduler(engine, limits or Limits(), metrics)
     try:
         yield scheduler
     finally:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -12,16 +11,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service import accepting
 from tests.reliability.garbage import calls
 from tests.service.edge import Served, served
-from tests.service.test_listeners import status_of
+from tests.service.refusals import refusal
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NO_PATH = "/secret\xff"  # a byte that no UTF-8 has
-
-
-@pytest.fixture
-async def service(tiny_bundle: Path) -> AsyncIterator[Served]:
-    async with served(tiny_bundle) as running:
-        yield running
 
 
 async def say(address: str, conversation: bytes) -> asyncio.StreamWriter:
@@ -40,8 +33,8 @@ async def test_a_path_that_is_not_utf_8_ends_neither_the_server_nor_other_calls(
         async with grpc.aio.insecure_channel(address) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             assert (await check(health_pb2.HealthCheckRequest(), timeout=5)).status == SERVING
-            code, reason, _ = await status_of(channel.unary_unary("/nothing.at.All/Nothing")(b"", timeout=5))
-            assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
+            refused = await refusal(channel.unary_unary("/nothing.at.All/Nothing")(b"", timeout=5))
+            assert refused[:2] == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
     assert not service.listeners.lost
 
 

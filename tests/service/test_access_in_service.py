@@ -15,11 +15,10 @@ from google.rpc import error_details_pb2, status_pb2
 from service.pb import interlinear_pb2 as pb
 from service.pb.interlinear_pb2_grpc import TranslationServiceStub
 from tests.service.access.files import TlsFiles, entry, issued, write_tls
-from tests.service.edge import ServiceProcess, reason_and_field, served, service_process
-from tests.tiny_bundle import SENTENCES
+from tests.service.edge import SENTENCE, ServiceProcess, served, service_process
+from tests.service.refusals import reason_and_field
 
 OLD, NEW, CLIENTS, NEW_CLIENTS = (trustme.CA() for _ in range(4))
-SENTENCE = SENTENCES[0]
 KEY = "ilk_" + "k" * 43
 
 

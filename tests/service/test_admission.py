@@ -1,13 +1,15 @@
 import random
 import threading
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.search import SearchOptions
-from service.admission import Limits, Pace, Queue
+from service.admission import Limits, Load, Pace, Queue
 from service.batch import Job, Seat
 from service.errors import DeadlineTooShort, QueueFull
 
@@ -26,22 +28,139 @@ def moving(seconds_a_seat: float, limits: Limits | None = None) -> Queue[Seat]:
     return queue
 
 
+def decodes(lane: Load, seats: Sequence[Seat]) -> None:
+    """Let ``lane`` have ``seats`` and nobody else."""
+    ordered = sorted(seats, key=lambda each: each.job.kind)
+    lane.count((kind, list(of_it)) for kind, of_it in groupby(ordered, lambda each: each.job.kind))
+
+
+def emptied(queue: Queue[Seat], lane: int = 0) -> list[Seat]:
+    """What a lane takes that has nothing to decode; somebody waits for it."""
+    decodes(queue.lanes[lane], [])
+    return queue.take(queue.lanes[lane])
+
+
 def test_those_who_came_first_are_taken_first_as_far_as_there_is_room() -> None:
-    queue: Queue[Seat] = Queue(Limits())
+    queue: Queue[Seat] = Queue(Limits(batch_hypotheses=12))
     seats = [seat(5, beam_size=beam_size) for beam_size in (4, 4, 8, 1)]
     for each in seats:
         assert queue.admit(each, None) is None
-    assert queue.take(room=12) == seats[:2], "8 do not fit into 4, and nobody overtakes"
-    assert queue.take(room=9) == seats[2:]
-    assert queue.take(room=9) == []
+    assert emptied(queue) == seats[:2], "8 do not fit into 4, and nobody overtakes"
+    assert queue.take(queue.lanes[0]) == []
+    assert emptied(queue) == seats[2:]
+    assert queue.take(queue.lanes[0]) == []
 
 
-def test_one_encoder_call_takes_no_more_tokens_than_it_should_but_always_somebody() -> None:
+def test_no_more_tokens_are_encoded_at_once_than_should_be_but_always_somebody() -> None:
     queue: Queue[Seat] = Queue(Limits(encode_tokens=64))
-    for tokens in (100, 16, 16, 17):
+    for tokens in (100, 16, 17, 17, 16):
         queue.admit(seat(tokens), None)
-    assert [len(each.job.source_ids) for each in queue.take(room=99)] == [100]
-    assert [len(each.job.source_ids) for each in queue.take(room=99)] == [16, 16], "17 tokens are padded to 32"
+    assert [len(each.job.source_ids) for each in emptied(queue)] == [100]
+    assert [len(each.job.source_ids) for each in emptied(queue)] == [16, 17], "17 tokens are padded to 32"
+
+
+@pytest.mark.parametrize(("running", "taken"), [(0, 40), (1, 4), (16, 4), (40, 10)])
+def test_those_who_are_decoded_wait_for_few_to_be_encoded(running: int, taken: int) -> None:
+    queue: Queue[Seat] = Queue(Limits())
+    decodes(queue.lanes[0], [seat(16) for _ in range(running)])
+    for _ in range(40):
+        queue.admit(seat(16), None)
+    assert len(queue.take(queue.lanes[0])) == taken
+
+
+def test_what_a_step_attends_over_is_bounded_but_a_single_sentence_is_always_taken() -> None:
+    queue: Queue[Seat] = Queue(Limits(step_tokens=1000))
+    for tokens in (300, 40, 33, 200):
+        queue.admit(seat(tokens, beam_size=4), None)
+    assert [len(each.job.source_ids) for each in emptied(queue)] == [300]
+    assert queue.take(queue.lanes[0]) == []
+    assert [len(each.job.source_ids) for each in emptied(queue)] == [40, 33], "4 times 48, twice; not 12 times 208"
+
+
+def test_sentences_that_share_no_step_are_not_padded_to_each_others_length() -> None:
+    queue: Queue[Seat] = Queue(Limits(step_tokens=1000))
+    queue.admit(seat(400), None)
+    queue.admit(seat(16, beam_size=4), None)
+    assert len(emptied(queue)) == 2
+
+
+def test_what_comes_at_once_is_shared_out_evenly() -> None:
+    queue: Queue[Seat] = Queue(Limits(lanes=2))
+    for _ in range(32):
+        queue.admit(seat(16), None)
+    assert [len(emptied(queue, lane)) for lane in (0, 1)] == [16, 16]
+
+
+def test_a_crowd_is_shared_out_evenly_too_as_far_as_there_is_room() -> None:
+    queue: Queue[Seat] = Queue(Limits(lanes=4, batch_hypotheses=64))
+    for _ in range(500):
+        queue.admit(seat(16), None)
+    assert [len(emptied(queue, lane)) for lane in range(4)] == [16, 16, 16, 16]
+    assert queue.take(queue.lanes[2]) == []
+
+
+def test_a_lane_leaves_a_sentence_to_one_that_has_less_to_do() -> None:
+    queue: Queue[Seat] = Queue(Limits(lanes=2))
+    decodes(queue.lanes[0], [seat(16), seat(16)])
+    decodes(queue.lanes[1], [seat(16)])
+    queue.admit(one := seat(16, beam_size=4), None)
+    assert queue.take(queue.lanes[0]) == []
+    assert queue.take(queue.lanes[1]) == [one]
+
+
+def attended(seats: Sequence[Seat]) -> int:
+    """Source tokens, padded, that the hypotheses of a step of every batch of ``seats`` attend over."""
+    kinds = {each.job.kind for each in seats}
+    of_kind = [[each for each in seats if each.job.kind == kind] for kind in kinds]
+    longest = [max(-(-len(each.job.source_ids) // 16) * 16 for each in those) for those in of_kind]
+    return sum(len(those) * those[0].job.hypotheses * most for those, most in zip(of_kind, longest, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lanes=st.integers(1, 4),
+    room=st.sampled_from([16, 40, 128]),
+    step_tokens=st.sampled_from([256, 2000, 8192]),
+    encode_tokens=st.sampled_from([16, 200, 2048]),
+    seed=st.integers(0, 1 << 30),
+)
+def test_no_lane_rests_while_somebody_waits_and_there_is_room(
+    lanes: int, room: int, step_tokens: int, encode_tokens: int, seed: int
+) -> None:
+    limits = Limits(10_000, room, step_tokens, encode_tokens, queue_tokens=10**8, lanes=lanes)
+    queue: Queue[Seat] = Queue(limits)
+    generator = random.Random(seed)
+    running: list[list[Seat]] = [[] for _ in range(lanes)]
+    came: dict[Hashable, list[Seat]] = {}
+    taken: list[Seat] = []
+    pending = 100
+    while pending or len(queue) or any(running):
+        for _ in range(min(pending, generator.choice([0, 1, 3, 30]))):
+            pending -= 1
+            each = seat(generator.randint(1, 120), beam_size=generator.choice([1, 1, 4, 16]))
+            flow = generator.choice(["document", "texts", each])
+            assert queue.admit(each, None, flow) is None
+            came.setdefault(flow, []).append(each)
+        took = 0
+        for load, seats in zip(queue.lanes, running, strict=True):
+            decodes(load, seats)
+        for lane in generator.sample(range(lanes), lanes):
+            load = queue.lanes[lane]
+            if running[lane] or queue._next_for(load):  # else it rests
+                new = queue.take(load)
+                running[lane] += new
+                taken += new
+                took += len(new)
+                assert len(running[lane]) == 1 or not new or attended(running[lane]) <= step_tokens
+        used = [sum(each.job.hypotheses for each in seats) for seats in running]
+        assert sum(used) <= room
+        head = queue._flows.first()
+        if head is not None and not took and sum(used) + head.job.hypotheses <= room:
+            least = [seats for seats, hypotheses in zip(running, used, strict=True) if hypotheses == min(used)]
+            assert all(seats and attended([*seats, head]) > step_tokens for seats in least)
+        running = [[each for each in seats if generator.random() < 0.7] for seats in running]
+    for seats in came.values():
+        assert sorted(seats, key=taken.index) == seats
 
 
 def test_sentences_and_tokens_that_wait_are_bounded_and_the_refusal_says_which() -> None:
@@ -58,7 +177,7 @@ def test_sentences_and_tokens_that_wait_are_bounded_and_the_refusal_says_which()
 
 def test_where_nobody_waits_a_sentence_of_any_length_is_taken_whatever_its_deadline() -> None:
     queue = moving(100.0, Limits(queue_tokens=50))
-    queue.take(room=1)
+    emptied(queue)
     assert queue.admit(seat(1000), 1e-9) is None
 
 
@@ -83,9 +202,25 @@ def test_a_deadline_that_the_queue_will_outlast_is_refused_and_says_so() -> None
         queue.admit(seat(10), None)
     refused = queue.admit(seat(10), 2.0)
     assert refused is not None and refused.reason == "deadline" and isinstance(refused.error, DeadlineTooShort)
-    assert "10 sentences wait already, for some 10.0 s, and the deadline is in 2.00 s" in str(refused.error)
+    assert "10 sentences wait already, this one would for some 10.0 s, and the deadline is in 2.00 s" in str(
+        refused.error
+    )
     assert queue.admit(seat(10), 6.0) is None, "callers ahead may leave"
     assert queue.admit(seat(10), None) is None
+
+
+def test_a_deadline_is_not_too_short_for_what_comes_after_it_in_turn() -> None:
+    """Of a call of 100 sentences, those of one turn come before another call."""
+    queue = moving(1.0)
+    emptied(queue)
+    for _ in range(100):
+        queue.admit(seat(10), None, "many")
+    refused = queue.admit(seat(10), 2.0, "one")
+    assert refused is not None and "this one would for some 6.4 s" in str(refused.error)
+    assert queue.admit(seat(10), 4.0, "one") is None
+    refused = queue.admit(seat(10), 20.0, "many")
+    assert refused is not None and "102 sentences" not in str(refused.error)
+    assert "101 sentences wait already, this one would for some 101.0 s" in str(refused.error)
 
 
 def test_hypotheses_count_as_well_as_tokens() -> None:
@@ -141,9 +276,8 @@ def test_a_thread_that_waits_is_woken_by_the_first_seat_and_by_the_end() -> None
 
     def work() -> None:
         for _ in range(2):
-            queue.wait()
+            emptied(queue)
             woken.release()
-            queue.take(room=99)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -153,6 +287,25 @@ def test_a_thread_that_waits_is_woken_by_the_first_seat_and_by_the_end() -> None
     assert woken.acquire(timeout=20)
     assert not woken.acquire(timeout=0.05)
     queue.close()
+    assert woken.acquire(timeout=20)
+    thread.join(timeout=20)
+
+
+def test_a_lane_that_rests_is_woken_where_a_sentence_is_left_to_it() -> None:
+    queue: Queue[Seat] = Queue(Limits(lanes=2, batch_hypotheses=16))
+    decodes(queue.lanes[0], [seat(5) for _ in range(12)])
+    woken = threading.Semaphore(0)
+
+    def work() -> None:
+        emptied(queue, lane=1)
+        woken.release()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    queue.admit(seat(5, beam_size=8), None)
+    assert not woken.acquire(timeout=0.05), "there is no room"
+    decodes(queue.lanes[0], [seat(5) for _ in range(8)])
+    assert queue.take(queue.lanes[0]) == []
     assert woken.acquire(timeout=20)
     thread.join(timeout=20)
 
@@ -176,7 +329,8 @@ class _Sentence:
 
 def _serve(sentences: list[_Sentence], room: int, free: _Sentence | None) -> None:
     """Serve ``sentences`` in simulated steps of 10 ms; deadlines count, but not that of ``free``."""
-    queue: Queue[Seat] = Queue(Limits(queue_capacity=10_000, queue_tokens=10**8))
+    queue: Queue[Seat] = Queue(Limits(queue_capacity=10_000, queue_tokens=10**8, batch_hypotheses=room))
+    [lane] = queue.lanes
     by_seat = {id(each.seat): each for each in sentences}
     pending = sorted(sentences, key=lambda each: each.arrives)
     running: list[tuple[_Sentence, int]] = []  # with the steps they have made
@@ -185,7 +339,8 @@ def _serve(sentences: list[_Sentence], room: int, free: _Sentence | None) -> Non
         while pending and pending[0].arrives <= now:
             each = pending.pop(0)
             each.refused = queue.admit(each.seat, None if each is free else each.seconds_left) is not None
-        for taken in queue.take(room - sum(each.beam_size for each, _ in running)):
+        decodes(lane, [each.seat for each, _ in running])
+        for taken in queue.take(lane) if running or len(queue) else []:
             each = by_seat[id(taken)]
             each.started = now
             running.append((each, 0))
@@ -240,8 +395,8 @@ def test_a_sentence_that_finds_nobody_waiting_is_never_refused(
     seconds: list[float], tokens: int, seconds_left: float
 ) -> None:
     queue = moving(50.0)
-    queue.take(room=1)
+    emptied(queue)
     for each in seconds:
         assert queue.admit(seat(tokens), seconds_left) is None
         queue.pace.stepped(1, each)
-        assert len(queue.take(room=1)) == 1
+        assert len(emptied(queue)) == 1

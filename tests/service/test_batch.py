@@ -10,9 +10,11 @@ from bundle.decomposition import conditioning_tokens, nine_terms, softmax, split
 from bundle.intervention import AttentionChange
 from bundle.manifest import TABLES_FILE
 from bundle.search import EncodedBatch, SearchOptions, State, StepOutput, force
+from bundle.sessions import own_states
 from bundle.tables import ComponentTables
 from service.batch import Decoded, Job, RunningBatch, Seat
-from service.engine import Engine, Wanted
+from service.decoder_state import Wanted
+from service.engine import Engine
 
 EOS = 3
 
@@ -177,7 +179,9 @@ def test_given_targets_are_scored_together_as_the_plain_driver_scores_each(engin
         batch.step()
 
     def step(encoded: EncodedBatch, previous: np.ndarray, state: State, candidates: int) -> StepOutput:
-        return engine.step(encoded, previous, state, Wanted(candidates, attention=True, whole_vocabulary=True))
+        return engine.step(
+            encoded, previous, own_states(state), Wanted(candidates, attention=True, whole_vocabulary=True)
+        )
 
     for each, target in zip(seats, targets, strict=True):
         assert each.decoded is not None

@@ -13,48 +13,38 @@ from service.errors import OptionOutOfRange, QueueFull
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
 from service.status import status_of
-from tests.service.edge import served
-
-SENTENCE = "The house is small, but the garden is big."
+from tests.service.edge import SENTENCE, served, unused_address
 
 
-def unused_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
+async def test_every_call_of_the_proto_is_there(client: Client) -> None:
+    reply = await client.translate(pb.TranslateRequest(texts=[SENTENCE]))
+    explained = await client.explain(pb.ExplainRequest(text=SENTENCE))
+    text = translation_of(reply.results[0]).hypotheses[0].text
+    assert text == explained.hypothesis.text
+    assert text == (await client.what_if(pb.WhatIfRequest(text=SENTENCE))).changed.text
+    listed_words = await client.list_alternatives(pb.ListAlternativesRequest(text=SENTENCE))
+    other = next(
+        word.text for word in listed_words.alternatives if word.text != explained.hypothesis.target.words[0].text
+    )
+    contrast = await client.contrast(pb.ContrastRequest(text=SENTENCE, alternative=other))
+    assert contrast.chosen.hypothesis.text == text
+    (listed,) = (await client.list_models()).models
+    assert (await client.get_model(listed.name)).model.digest == listed.digest
 
 
-async def test_every_call_of_the_proto_is_there(tiny_bundle: Path) -> None:
-    async with served(tiny_bundle) as running, Client(running.address) as client:
-        reply = await client.translate(pb.TranslateRequest(texts=[SENTENCE]))
-        explained = await client.explain(pb.ExplainRequest(text=SENTENCE))
-        text = translation_of(reply.results[0]).hypotheses[0].text
-        assert text == explained.hypothesis.text
-        assert text == (await client.what_if(pb.WhatIfRequest(text=SENTENCE))).changed.text
-        listed_words = await client.list_alternatives(pb.ListAlternativesRequest(text=SENTENCE))
-        other = next(
-            word.text for word in listed_words.alternatives if word.text != explained.hypothesis.target.words[0].text
-        )
-        contrast = await client.contrast(pb.ContrastRequest(text=SENTENCE, alternative=other))
-        assert contrast.chosen.hypothesis.text == text
-        (listed,) = (await client.list_models()).models
-        assert (await client.get_model(listed.name)).model.digest == listed.digest
+async def test_a_refusal_says_what_to_change_and_where(client: Client) -> None:
+    request = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=99))
+    with pytest.raises(CallFailed, match="99") as caught:
+        await client.translate(request)
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert (caught.value.reason, caught.value.field) == ("OPTION_OUT_OF_RANGE", "options.beam_size")
 
 
-async def test_a_refusal_says_what_to_change_and_where(tiny_bundle: Path) -> None:
-    async with served(tiny_bundle) as running, Client(running.address) as client:
-        request = pb.TranslateRequest(texts=[SENTENCE], options=pb.DecodingOptions(beam_size=99))
-        with pytest.raises(CallFailed, match="99") as caught:
-            await client.translate(request)
-        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
-        assert (caught.value.reason, caught.value.field) == ("OPTION_OUT_OF_RANGE", "options.beam_size")
-
-
-async def test_one_refused_text_reads_like_a_refused_call(tiny_bundle: Path) -> None:
-    async with served(tiny_bundle) as running, Client(running.address) as client:
-        reply = await client.translate(pb.TranslateRequest(texts=[SENTENCE, ""]))
-        with pytest.raises(CallFailed) as caught:
-            translation_of(reply.results[1])
-        assert (caught.value.reason, caught.value.field) == ("SOURCE_EMPTY", "texts[1]")
+async def test_one_refused_text_reads_like_a_refused_call(client: Client) -> None:
+    reply = await client.translate(pb.TranslateRequest(texts=[SENTENCE, ""]))
+    with pytest.raises(CallFailed) as caught:
+        translation_of(reply.results[1])
+    assert (caught.value.reason, caught.value.field) == ("SOURCE_EMPTY", "texts[1]")
 
 
 async def test_a_service_that_is_not_there_is_told_with_what_to_do() -> None:

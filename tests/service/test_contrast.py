@@ -1,10 +1,8 @@
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from bundle.tokenizer import Tokenizer
 from service.admission import Limits
@@ -23,6 +21,7 @@ from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.translation import TranslatedHypothesis, TranslationOptions
 from service.translator import Translator
+from tests.service.samples import value
 from tests.tiny_bundle import MAX_TARGET_TOKENS, SENTENCES
 
 TEXT = "The garden is small."
@@ -31,20 +30,9 @@ WORDS = ("Je", "sais", "voir", "l'", "été", ",", "mais", "le", "jardin", "est"
 OPTIONS = TranslationOptions()
 
 
-@pytest_asyncio.fixture
-async def translator(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> AsyncIterator[Translator]:
-    scheduler = Scheduler(engine, Limits(), metrics)
-    yield Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
-    await scheduler.close()
-
-
 @pytest.fixture
 def comparer(translator: Translator, tiny_bundle: Path, metrics: Metrics) -> Comparer:
     return Comparer(translator, load_tables(tiny_bundle, translator.manifest), metrics)
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 def texts(hypothesis: TranslatedHypothesis) -> list[str]:

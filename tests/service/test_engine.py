@@ -11,17 +11,21 @@ import pytest
 from prometheus_client import generate_latest
 
 from bundle.search import EncodedBatch
+from bundle.sessions import own_states
 from bundle.step import GivenAttention
-from service import engine as engine_module
-from service.engine import Engine, Wanted, refuse_two_runtimes, usable_processors
+from service.decoder_state import Wanted
+from service.engine import Engine
 from service.errors import BundleRefused, DeviceUnavailable
 from service.metrics import Metrics
+from service.runtime import refuse_two_runtimes
 
 SOURCES = [[4, 5, 6, 3], [9, 3], list(range(4, 24)) + [3]]
 
 
 def repeated(encoded: EncodedBatch, beam_size: int) -> dict[str, np.ndarray]:
-    return {name: np.repeat(tensor[:, None], beam_size, axis=1) for name, tensor in encoded.initial_state.items()}
+    return own_states(
+        {name: np.repeat(tensor[:, None], beam_size, axis=1) for name, tensor in encoded.initial_state.items()}
+    )
 
 
 def test_sources_are_padded_to_a_multiple_of_sixteen(engine: Engine) -> None:
@@ -176,24 +180,6 @@ def test_a_second_runtime_on_the_path_is_found(tiny_bundle: Path, tmp_path: Path
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "DeviceUnavailable: onnxruntime and onnxruntime-gpu are both installed" in done.stderr
-
-
-def test_where_no_affinity_is_known_threads_follow_all_processors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "_CPU_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert usable_processors() == os.cpu_count()
-
-
-def test_threads_follow_the_processors_this_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed = len(os.sched_getaffinity(0))
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(engine_module, "_CPU_QUOTA", quota)
-    assert usable_processors() == allowed
-    for content, expected in (("max 100000", allowed), ("50000 100000", 1), ("6400000 100000", allowed)):
-        quota.write_text(content)
-        assert usable_processors() == expected
 
 
 def test_an_engine_is_made_anew_without_its_folder_and_answers_with_the_same_bits(

@@ -1,17 +1,12 @@
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from bundle import manifest as manifests
 from bundle.decomposition import softmax
-from bundle.tokenizer import Tokenizer
-from service.admission import Limits
-from service.engine import Engine
 from service.errors import (
     AttentionMissing,
     BundleRefused,
@@ -22,28 +17,17 @@ from service.errors import (
 )
 from service.explainer import Explainer, Explanation, WarningKind, load_tables
 from service.metrics import Metrics
-from service.scheduler import Scheduler
 from service.translation import TranslationOptions
 from service.translator import Translator
+from tests.service.samples import value
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
 
 TEXT = "She wants to see the garden."
 
 
-@pytest_asyncio.fixture
-async def translator(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> AsyncIterator[Translator]:
-    scheduler = Scheduler(engine, Limits(), metrics)
-    yield Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
-    await scheduler.close()
-
-
 @pytest.fixture
 def explainer(translator: Translator, tiny_bundle: Path, metrics: Metrics) -> Explainer:
     return Explainer(translator, load_tables(tiny_bundle, translator.manifest), metrics)
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 def assert_whole(explanation: Explanation) -> None:

@@ -1,6 +1,6 @@
 """The explaining calls over gRPC; tests/service/test_json_api.py holds HTTP against them."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,10 @@ from bundle.tokenizer import Tokenizer
 from service.client import CallFailed, Client, array
 from service.pb import interlinear_pb2 as pb
 from service.settings import Settings
-from tests.service.edge import Served, served
+from tests.service.edge import SENTENCE, served
 
 EVERY_VIEW = pb.ExplanationView.values()[1:]
 EMBEDDED_BUNDLE = Settings().bundle
-SENTENCE = "The house is small, but the garden is big."
-
-
-@pytest.fixture
-async def service(tiny_bundle: Path) -> AsyncIterator[Served]:
-    async with served(tiny_bundle) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(service: Served) -> AsyncIterator[Client]:
-    async with Client(service.address) as open_client:
-        yield open_client
 
 
 async def test_an_explanation_adds_up(client: Client) -> None:

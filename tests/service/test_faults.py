@@ -9,14 +9,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog.testing
 from prometheus_client import CollectorRegistry
 
 from bundle import manifest as manifests
@@ -35,22 +33,17 @@ from service.settings import read_settings
 from service.translation import TranslationOptions
 from service.translator import Translator
 from service.what_if import Intervention, WhatIf
-from tests.service.held_engine import HeldEngine
-from tests.service.test_scheduler import assert_same, job, value
+from tests.service.held_engine import HeldEngine, assert_same, job, scheduling, until
+from tests.service.samples import value
 from tests.tiny_bundle import SENTENCES, TinyBundle
 
 POOL = 40  # sentences
 CALLERS = 60
 LIMITS = Limits(batch_hypotheses=40, watchdog_seconds=0.3)
 
+pytestmark = pytest.mark.usefixtures("logs")
+
 Undisturbed = dict[int, tuple[Job, Decoded]]
-
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What is logged; and not printed, which takes longer than the watchdog here has patience for."""
-    with structlog.testing.capture_logs() as captured:
-        yield captured
 
 
 @pytest.fixture(scope="module")
@@ -64,28 +57,11 @@ def undisturbed(tiny_bundle: Path) -> Undisturbed:
         return replace(plain, target_ids=(60, 61, 62, 3)) if seed % 7 == 0 else plain
 
     async def run() -> Undisturbed:
-        async with scheduling(engine, metrics, Limits()) as scheduler:
+        async with scheduling(engine, metrics) as scheduler:
             jobs = [made(seed) for seed in range(POOL)]
             return {seed: (it, (await scheduler.submit(it)).decoded) for seed, it in enumerate(jobs)}
 
     return asyncio.run(run())
-
-
-@asynccontextmanager
-async def scheduling(engine: Engine, metrics: Metrics, limits: Limits = LIMITS) -> AsyncIterator[Scheduler]:
-    scheduler = Scheduler(engine, limits, metrics)
-    try:
-        yield scheduler
-    finally:
-        if isinstance(engine, HeldEngine):
-            engine.gate.set()
-        await scheduler.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Load:
@@ -152,7 +128,7 @@ async def test_whatever_the_engine_does_nobody_waits_for_ever_or_gets_a_wrong_an
     tiny_bundle: Path, metrics: Metrics, undisturbed: Undisturbed, graph: str, fault: str
 ) -> None:
     engine = HeldEngine(tiny_bundle, metrics, graph)
-    async with scheduling(engine, metrics) as scheduler:
+    async with scheduling(engine, metrics, LIMITS) as scheduler:
         load = Load(scheduler, undisturbed)
         await until(lambda: load.ended["answered"] >= 30)
         answered = load.ended["answered"]
@@ -199,7 +175,7 @@ async def test_an_engine_that_hangs_again_and_again_is_replaced_each_time(
             bundle, _, _, metrics = self._made_of
             return HangsLater(bundle.folder, metrics) if HangsLater.left else super().reloaded()
 
-    async with scheduling(HangsLater(tiny_bundle, metrics), metrics) as scheduler:
+    async with scheduling(HangsLater(tiny_bundle, metrics), metrics, LIMITS) as scheduler:
         load = Load(scheduler, undisturbed)
         await until(lambda: value(metrics, "engine_rebuilds_total", reason="stuck") == 2)
         released.set()
@@ -216,7 +192,7 @@ async def test_the_clock_on_the_wall_may_jump(
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
     monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * (real() + next(jumps))))
-    async with scheduling(HeldEngine(tiny_bundle, metrics), metrics) as scheduler:
+    async with scheduling(HeldEngine(tiny_bundle, metrics), metrics, LIMITS) as scheduler:
         load = Load(scheduler, undisturbed)
         await until(lambda: load.ended["answered"] >= 100)
         outcome = await scheduler.submit(undisturbed[1][0])
@@ -274,7 +250,7 @@ async def test_a_deadline_is_refused_at_once_where_the_queue_is_too_long_for_it(
         engine.hold_at = 200
         tasks = [asyncio.create_task(scheduler.submit(wanted)) for _ in range(300)]
         await until(lambda: not engine.gate.is_set())
-        with pytest.raises(DeadlineTooShort, match="sentences wait already, for some .* nothing was started"):
+        with pytest.raises(DeadlineTooShort, match="wait already, this one would for some .* nothing was started"):
             await scheduler.submit(wanted, loop.time() + 0.001)
         ample = asyncio.create_task(scheduler.submit(wanted, loop.time() + 60))
         await asyncio.sleep(0)
@@ -334,7 +310,7 @@ async def test_the_reverse_pass_of_an_alignment_leaves_with_its_caller(tmp_path:
         reverse = model.translator._aligner._reverse
         engine = HeldEngine(backward, metrics)
         engine.gate.clear()
-        async with scheduling(engine, metrics) as scheduler:
+        async with scheduling(engine, metrics, LIMITS) as scheduler:
             assert isinstance(reverse, Translator)
             reverse._scheduler = scheduler
             options = TranslationOptions(alignment=True, alignment_method="union")
@@ -354,7 +330,7 @@ async def test_errors_of_the_engine_name_no_text(
 ) -> None:
     engine = HeldEngine(tiny_bundle, metrics)
     engine.failures = itertools.repeat(RuntimeError("no more memory"))
-    async with scheduling(engine, metrics) as scheduler:
+    async with scheduling(engine, metrics, LIMITS) as scheduler:
         translator = Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
         told = ""
         for _ in range(4):

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +9,6 @@ from typing import Any, get_args
 import grpc
 import numpy as np
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +16,7 @@ from bundle.figures import figure_faults
 from bundle.manifest import read
 from bundle.tokenizer import Tokenizer
 from service import guard
-from service.admission import Limits
 from service.batch import Job
-from service.engine import Engine
 from service.errors import AttentionMissing, DeadlinePassed
 from service.guard import (
     RETRY_NGRAM_SIZE,
@@ -36,11 +32,12 @@ from service.guard import (
 from service.metrics import Metrics
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
-from service.scheduler import Outcome, Scheduler
+from service.scheduler import Outcome
 from service.settings import Settings
 from service.translation import TranslationOptions
 from service.translator import Translator
-from tests.service.edge import served
+from tests.service.edge import Served
+from tests.service.samples import value
 from tests.tiny_bundle import SENTENCES
 
 EOS = 3
@@ -123,10 +120,10 @@ def test_each_sign_is_named_with_what_was_measured_and_what_counts(words: Any) -
         ({"log_probability": -2.0 * source}, "low_probability", -2.0),
         ({"unknown_source_tokens": source - 1}, "unknown_source", 1.0),
     ]
-    for changes, reason, value in cases:
+    for changes, reason, expected in cases:
         [found] = suspicions(fine(words, **changes), NORMS)
-        assert str(found.reason) == reason and found.value == pytest.approx(value)
-        too_low = reason == "low_probability" or (reason == "length" and value < 1)
+        assert str(found.reason) == reason and found.value == pytest.approx(expected)
+        too_low = reason == "low_probability" or (reason == "length" and expected < 1)
         assert found.value < found.threshold if too_low else found.value >= found.threshold
         assert found.message and found.message[0].isprintable()
 
@@ -207,24 +204,13 @@ def test_less_of_a_loop_is_less_suspicious_than_fewer_reasons() -> None:
     assert [loops(found) for found in ordered] == [False, False, True, True, True]
 
 
-@pytest_asyncio.fixture
-async def translator(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> AsyncIterator[Translator]:
-    scheduler = Scheduler(engine, Limits(), metrics)
-    yield Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
-    await scheduler.close()
-
-
-def count(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}_total", {"model": "tiny@1", **labels}) or 0.0
-
-
 async def test_a_loop_is_reported_by_all_and_made_again_only_where_asked(
     translator: Translator, metrics: Metrics
 ) -> None:
     for number, text in enumerate(SENTENCES, 1):
-        before = count(metrics, "repetition_suspected")
+        before = value(metrics, "repetition_suspected_total")
         plain = await translator.translate(text, TranslationOptions())
-        assert count(metrics, "repetition_suspected") - before == loops(plain.suspicions)
+        assert value(metrics, "repetition_suspected_total") - before == loops(plain.suspicions)
         report = await translator.translate(text, replace(RETRY, guard="report"))
         assert report.hypotheses == plain.hypotheses and not report.retried
         assert set(plain.suspicions) <= set(report.suspicions)
@@ -236,9 +222,10 @@ async def test_a_loop_is_reported_by_all_and_made_again_only_where_asked(
         else:
             assert again.hypotheses == plain.hypotheses and not loops(plain.suspicions)
         assert again.hypotheses[0].alignment is None
-        assert count(metrics, "sentences") >= 3 * number
-    assert count(metrics, "guard_retries", result="better") > 2
-    assert count(metrics, "suspicions", reason="repetition") >= 2 * count(metrics, "guard_retries", result="better")
+        assert value(metrics, "sentences_total") >= 3 * number
+    better = value(metrics, "guard_retries_total", result="better")
+    assert better > 2
+    assert value(metrics, "suspicions_total", reason="repetition") >= 2 * better
 
 
 async def test_no_run_comes_twice_where_that_is_asked_for(translator: Translator) -> None:
@@ -274,7 +261,7 @@ async def test_a_translation_that_was_blocked_already_is_not_made_again(
 ) -> None:
     text = await looping(translator)
     await translator.translate(text, replace(RETRY, no_repeat_ngram_size=1))
-    assert not any(count(metrics, "guard_retries", result=result) for result in ("better", "kept"))
+    assert not any(value(metrics, "guard_retries_total", result=result) for result in ("better", "kept"))
 
 
 async def test_a_deadline_that_comes_before_the_second_one_passes_for_the_whole(
@@ -310,46 +297,44 @@ async def test_attention_of_a_model_that_has_none_is_not_guarded(translator: Tra
         await without.translate(SENTENCES[0], RETRY)
 
 
-async def test_what_was_found_arrives_over_the_wire(tiny_bundle: Path) -> None:
-    async with served(tiny_bundle) as service, grpc.aio.insecure_channel(service.address) as channel:
-        text = await looping(service.model.translator)
-        translations, explanations = pb_grpc.TranslationServiceStub(channel), pb_grpc.ExplanationServiceStub(channel)
-        plain = (await translations.Translate(pb.TranslateRequest(texts=[text]))).results[0].translation
-        [found] = plain.suspicions
-        assert found.reason == pb.SUSPICION_REASON_REPETITION and found.value >= found.threshold and found.message
-        again = await translations.Translate(pb.TranslateRequest(texts=[text], guard=pb.TRANSLATION_GUARD_RETRY))
-        assert again.results[0].translation.retried and not again.results[0].translation.suspicions
-        assert again.effective_options.no_repeat_ngram_size == 0  # as asked for; `retried` tells the rest
-        blocked = pb.TranslateRequest(texts=[text], options=pb.DecodingOptions(no_repeat_ngram_size=RETRY_NGRAM_SIZE))
-        reply = await translations.Translate(blocked)
-        assert reply.effective_options.no_repeat_ngram_size == RETRY_NGRAM_SIZE
-        assert reply.results[0].translation.hypotheses == again.results[0].translation.hypotheses
-        explained = await explanations.Explain(pb.ExplainRequest(text=text))
-        assert found in explained.suspicions
-        with pytest.raises(grpc.aio.AioRpcError, match="no_repeat_ngram_size is 17; allowed is 0 to 16"):
-            await translations.Translate(
-                pb.TranslateRequest(texts=[text], options=pb.DecodingOptions(no_repeat_ngram_size=17))
-            )
+async def test_what_was_found_arrives_over_the_wire(service: Served, channel: grpc.aio.Channel) -> None:
+    text = await looping(service.model.translator)
+    translations, explanations = pb_grpc.TranslationServiceStub(channel), pb_grpc.ExplanationServiceStub(channel)
+    plain = (await translations.Translate(pb.TranslateRequest(texts=[text]))).results[0].translation
+    [found] = plain.suspicions
+    assert found.reason == pb.SUSPICION_REASON_REPETITION and found.value >= found.threshold and found.message
+    again = await translations.Translate(pb.TranslateRequest(texts=[text], guard=pb.TRANSLATION_GUARD_RETRY))
+    assert again.results[0].translation.retried and not again.results[0].translation.suspicions
+    assert again.effective_options.no_repeat_ngram_size == 0  # as asked for; `retried` tells the rest
+    blocked = pb.TranslateRequest(texts=[text], options=pb.DecodingOptions(no_repeat_ngram_size=RETRY_NGRAM_SIZE))
+    reply = await translations.Translate(blocked)
+    assert reply.effective_options.no_repeat_ngram_size == RETRY_NGRAM_SIZE
+    assert reply.results[0].translation.hypotheses == again.results[0].translation.hypotheses
+    explained = await explanations.Explain(pb.ExplainRequest(text=text))
+    assert found in explained.suspicions
+    with pytest.raises(grpc.aio.AioRpcError, match="no_repeat_ngram_size is 17; allowed is 0 to 16"):
+        await translations.Translate(
+            pb.TranslateRequest(texts=[text], options=pb.DecodingOptions(no_repeat_ngram_size=17))
+        )
 
 
-async def test_whatever_is_cut_off_is_told_by_every_call_and_at_every_level(tiny_bundle: Path) -> None:
+async def test_whatever_is_cut_off_is_told_by_every_call_and_at_every_level(channel: grpc.aio.Channel) -> None:
     options, text = pb.DecodingOptions(max_target_tokens=2), SENTENCES[0]
-    async with served(tiny_bundle) as service, grpc.aio.insecure_channel(service.address) as channel:
-        translations, explanations = pb_grpc.TranslationServiceStub(channel), pb_grpc.ExplanationServiceStub(channel)
-        answers = []
-        for guard in pb.TranslationGuard.values():
-            reply = await translations.Translate(pb.TranslateRequest(texts=[text], options=options, guard=guard))
-            answers.append(reply.results[0].translation.suspicions)
-            document = [
-                pb.TranslateStreamRequest(options=pb.DocumentOptions(options=options, guard=guard)),
-                pb.TranslateStreamRequest(text=text),
-            ]
-            first = await anext(aiter(translations.TranslateStream(document)))
-            answers.append(first.sentence.translation.suspicions)
-        told = [part async for part in translations.StreamTokens(pb.StreamTokensRequest(text=text, options=options))]
-        answers.append(told[-1].translation.suspicions)
-        answers.append((await explanations.Explain(pb.ExplainRequest(text=text, options=options))).suspicions)
-        whole = await translations.Translate(pb.TranslateRequest(texts=[text]))
+    translations, explanations = pb_grpc.TranslationServiceStub(channel), pb_grpc.ExplanationServiceStub(channel)
+    answers = []
+    for level in pb.TranslationGuard.values():
+        reply = await translations.Translate(pb.TranslateRequest(texts=[text], options=options, guard=level))
+        answers.append(reply.results[0].translation.suspicions)
+        document = [
+            pb.TranslateStreamRequest(options=pb.DocumentOptions(options=options, guard=level)),
+            pb.TranslateStreamRequest(text=text),
+        ]
+        first = await anext(aiter(translations.TranslateStream(document)))
+        answers.append(first.sentence.translation.suspicions)
+    told = [part async for part in translations.StreamTokens(pb.StreamTokensRequest(text=text, options=options))]
+    answers.append(told[-1].translation.suspicions)
+    answers.append((await explanations.Explain(pb.ExplainRequest(text=text, options=options))).suspicions)
+    whole = await translations.Translate(pb.TranslateRequest(texts=[text]))
     for found in answers:
         [cut] = [each for each in found if each.reason == pb.SUSPICION_REASON_LENGTH]
         assert "cut off at 2 tokens" in cut.message

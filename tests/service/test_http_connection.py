@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from service.access.certificates import Certificates
 from service.http_connection import security_headers
 from service.http_server import create_app, running
 from service.metrics import Metrics
-from tests.service.access.files import issued, write_tls
+from tests.service.access.files import issued, trusting, write_tls
 from tests.service.edge import settings_of
 
 AUTHORITY = trustme.CA()
@@ -129,9 +128,7 @@ async def test_connections_that_have_not_shaken_hands_are_counted_and_make_room_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_server, "_MOST_CONNECTIONS", 3)
-    trust = ssl.create_default_context()
-    AUTHORITY.configure_trust(trust)
-    async with secured(tmp_path) as port, httpx.AsyncClient(verify=trust) as http:
+    async with secured(tmp_path) as port, httpx.AsyncClient(verify=trusting(AUTHORITY)) as http:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         await asyncio.sleep(0.05)
         with pytest.raises(httpx.TransportError):

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from service.errors import InvalidSettings
 from service.http_server import create_app, running
-from tests.service.edge import reason_and_field
+from tests.service.refusals import reason_and_field
 
 
 class Readiness:

@@ -17,9 +17,9 @@ from google.protobuf import json_format
 from service.client import Client
 from service.incoming import TRANSPORTS
 from service.pb import interlinear_pb2 as pb
-from tests.service.edge import Served, metric_value, reason_and_field, served, served_model, settings_of
+from tests.service.edge import SENTENCE, Served, metric_value, served, served_model, settings_of
+from tests.service.refusals import reason_and_field
 
-SENTENCE = "The house is small, but the garden is big."
 LONG_WORK = {"texts": [SENTENCE] * 100, "options": {"beamSize": 16}}
 SHORT_WORK = {"texts": [SENTENCE], "options": {"beamSize": 16, "maxTargetTokens": 2}}
 FLOATS = pb.MATRIX_ENCODING_FLOAT_LIST
@@ -41,18 +41,6 @@ CALLS: list[tuple[str, str, Any]] = [
         pb.WhatIfRequest(text=SENTENCE, intervention=pb.Intervention(masked_source_words=[1])),
     ),
 ]
-
-
-@pytest.fixture
-async def service(tiny_bundle: Path) -> AsyncIterator[Served]:
-    async with served(tiny_bundle) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(service: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://{service.http_address}", timeout=60) as client:
-        yield client
 
 
 def without_measurements(reply: Any) -> Any:

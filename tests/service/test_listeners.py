@@ -1,16 +1,13 @@
 """What each listener shows and to whom, over plain text and over TLS, and when it says that it is ready."""
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
 import pytest
 import trustme
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,10 +16,10 @@ from service.client import CallFailed, Client, Security
 from service.grpc_server import ADMINISTRATION, PUBLIC
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
-from tests.service.access.files import TlsFiles, entry, issued, write_tls
-from tests.service.edge import Served, metric_value, reason_and_field, served, service_process
+from tests.service.access.files import TlsFiles, entry, issued, trusting, write_tls
+from tests.service.edge import SENTENCE, Served, metric_value, served, service_process
+from tests.service.refusals import reason_and_field, refusal
 
-SENTENCE = "The house is small, but the garden is big."
 TEXTS = {"texts": [SENTENCE], "options": {"beamSize": 1, "maxTargetTokens": 4}}
 AUTHORITY, CLIENTS = trustme.CA(), trustme.CA()
 SECURITY_HEADERS = {
@@ -34,26 +31,10 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 
 @pytest.fixture
-async def service(tiny_bundle: Path) -> AsyncIterator[Served]:
-    async with served(tiny_bundle) as running:
-        yield running
-
-
-@pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of any listener."""
     async with httpx.AsyncClient(timeout=60) as client:
         yield client
-
-
-async def status_of(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, str]:
-    """Return code, reason and message of a call that must fail."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    status = status_pb2.Status.FromString(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
-    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
-    assert any([detail.Unpack(info) or detail.Unpack(request) for detail in status.details])
-    assert request.request_id and info.domain == "interlinear"
-    return caught.value.code(), info.reason, status.message
 
 
 async def test_each_listener_has_its_own_calls_and_no_other(service: Served) -> None:
@@ -62,16 +43,17 @@ async def test_each_listener_has_its_own_calls_and_no_other(service: Served) -> 
         grpc.aio.insecure_channel(service.admin_grpc_address) as administration,
     ):
         load = pb.LoadModelRequest(folder="none")
-        assert (await status_of(pb_grpc.ModelAdminServiceStub(administration).LoadModel(load)))[1] != "METHOD_UNKNOWN"
+        refused = await refusal(pb_grpc.ModelAdminServiceStub(administration).LoadModel(load))
+        assert refused.reason != "METHOD_UNKNOWN"
         for call in (
             pb_grpc.ModelAdminServiceStub(public).LoadModel(load),
             pb_grpc.ModelServiceStub(administration).ListModels(pb.ListModelsRequest()),
             public.unary_unary("/interlinear.v1.TranslationService/Nothing")(b""),
             public.unary_unary("/nothing.at.All/Nothing")(b""),
         ):
-            code, reason, message = await status_of(call)
-            assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
-            assert "interlinear.v1." in message
+            refused = await refusal(call)
+            assert refused[:2] == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
+            assert "interlinear.v1." in refused.message
         for channel, face in ((public, PUBLIC), (administration, ADMINISTRATION)):
             check = health_pb2_grpc.HealthStub(channel).Check
             for name in ("", *face.services):
@@ -166,23 +148,22 @@ async def test_every_answer_over_http_has_the_headers_that_protect(
 
 
 async def test_an_unready_service_says_so_to_every_probe_and_recovers(
-    service: Served, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    service: Served, channel: grpc.aio.Channel, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with grpc.aio.insecure_channel(service.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        watches = {name: stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in PUBLIC.needing_models}
-        for expected, readiness, health in (
-            (SERVING, 200, "serving"),
-            (NOT_SERVING, 503, "rebuilding"),
-            (SERVING, 200, "serving"),
-        ):
-            monkeypatch.setattr(service.model.scheduler._watchdog, "health", health)
-            for watch in watches.values():
-                assert (await asyncio.wait_for(watch.read(), 5)).status == expected
-            assert (await http.get(f"http://{service.http_address}/readyz")).status_code == readiness
-            assert (await http.get(f"http://{service.http_address}/healthz")).status_code == 200
-            models = await stub.Check(health_pb2.HealthCheckRequest(service="interlinear.v1.ModelService"))
-            assert models.status == SERVING
+    stub = health_pb2_grpc.HealthStub(channel)
+    watches = {name: stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in PUBLIC.needing_models}
+    for expected, readiness, health in (
+        (SERVING, 200, "serving"),
+        (NOT_SERVING, 503, "rebuilding"),
+        (SERVING, 200, "serving"),
+    ):
+        monkeypatch.setattr(service.model.scheduler._watchdog, "health", health)
+        for watch in watches.values():
+            assert (await asyncio.wait_for(watch.read(), 5)).status == expected
+        assert (await http.get(f"http://{service.http_address}/readyz")).status_code == readiness
+        assert (await http.get(f"http://{service.http_address}/healthz")).status_code == 200
+        models = await stub.Check(health_pb2.HealthCheckRequest(service="interlinear.v1.ModelService"))
+        assert models.status == SERVING
 
 
 @pytest.fixture
@@ -193,14 +174,6 @@ def files(tmp_path: Path) -> TlsFiles:
 def security(client: trustme.LeafCert | None = None, key: str | None = None) -> Security:
     chain = client.cert_chain_pems[0].bytes() if client else None
     return Security(key, False, AUTHORITY.cert_pem.bytes(), chain, client.private_key_pem.bytes() if client else None)
-
-
-def trust(client: trustme.LeafCert | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    if client is not None:
-        client.configure_cert(context)
-    return context
 
 
 def named(address: str) -> str:
@@ -219,7 +192,7 @@ async def test_with_a_certificate_every_listener_speaks_tls(tiny_bundle: Path, f
             async with Client(address, timeout_seconds=1) as plain:
                 with pytest.raises(CallFailed):
                     await plain.list_models()
-        async with httpx.AsyncClient(verify=trust()) as http:
+        async with httpx.AsyncClient(verify=trusting(AUTHORITY)) as http:
             for address in (running.http_address, running.admin_http_address):
                 response = await http.get(f"https://{named(address)}/readyz")
                 assert response.status_code == 200
@@ -257,18 +230,18 @@ async def test_a_certificate_or_a_key_says_who_calls_over_either_transport(
             assert caught.value.code is grpc.StatusCode.UNAUTHENTICATED
         url = f"https://{named(running.http_address)}/v1/translate"
         metrics = f"https://{named(running.admin_http_address)}/metrics"
-        async with httpx.AsyncClient(verify=trust(newsroom), timeout=60) as http:
+        async with httpx.AsyncClient(verify=trusting(AUTHORITY, newsroom), timeout=60) as http:
             assert (await http.post(url, json=TEXTS)).status_code == 200
             assert reason_and_field(await http.get(metrics)) == (403, "PERMISSION_DENIED", "")
             allowed = await http.get(metrics, headers={"authorization": f"Bearer {scraper}"})
             assert allowed.text.startswith("# HELP")
-        async with httpx.AsyncClient(verify=trust(stranger), timeout=60) as http:
+        async with httpx.AsyncClient(verify=trusting(AUTHORITY, stranger), timeout=60) as http:
             refused = await http.post(url, json=TEXTS)
             assert reason_and_field(refused) == (401, "CREDENTIALS_INVALID", "")
             assert refused.headers["www-authenticate"] == "Bearer"
             denied = await http.post(url, json=TEXTS, headers={"x-api-key": key})
             assert reason_and_field(denied) == (403, "PERMISSION_DENIED", "")
-        async with httpx.AsyncClient(verify=trust()) as http:  # a probe has no certificate
+        async with httpx.AsyncClient(verify=trusting(AUTHORITY)) as http:  # a probe has no certificate
             assert (await http.get(f"https://{named(running.http_address)}/healthz")).status_code == 200
         handled = {"grpc_method": "Translate", "grpc_code": "UNAUTHENTICATED"}
         for transport in ("grpc", "http"):

@@ -19,9 +19,7 @@ from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
 from tests.reliability.faulty import ORDER_VARIABLE
 from tests.reliability.garbage import calls
-from tests.service.edge import ADDRESSES, ROOT, service_process
-
-SENTENCE = "The house is small, but the garden is big."
+from tests.service.edge import ADDRESSES, ROOT, SENTENCE, service_process
 
 
 def started(**settings: str) -> "subprocess.CompletedProcess[str]":

@@ -5,6 +5,7 @@ import pytest
 
 from bundle.search import Hypothesis
 from service.metrics import Metrics
+from service.metrics.registration import SeriesOf
 from service.quality import mean_entropy, meter_translation, monotone_ratio, uncovered_ratio
 
 
@@ -27,8 +28,8 @@ def test_attention_that_goes_back_is_not_monotone() -> None:
 
 def test_a_translation_is_metered_with_alignment_only_where_there_is_one(metrics: Metrics) -> None:
     hypothesis = Hypothesis((5, 5, 5, 5, 3), -2.5, -0.5, (-0.5,) * 5, "eos", (0,) * 5)
-    meter_translation(metrics.quality, "tiny@1", (5, 6, 7, 3), hypothesis, None)
-    meter_translation(metrics.quality, "tiny@1", (5, 6, 7, 3), hypothesis, np.full((5, 4), 0.25, np.float32))
+    meter_translation(metrics.quality, SeriesOf("tiny@1"), (5, 6, 7, 3), hypothesis, None)
+    meter_translation(metrics.quality, SeriesOf("tiny@1"), (5, 6, 7, 3), hypothesis, np.full((5, 4), 0.25, np.float32))
 
     def value(name: str) -> float | None:
         return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1"})

@@ -1,8 +1,7 @@
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,56 +16,24 @@ from prometheus_client import CollectorRegistry
 from bundle import tables as component_tables
 from bundle.intervention import AttentionChange
 from bundle.manifest import TABLES_FILE
-from bundle.search import EncodedBatch, SearchOptions, StepOutput, search
-from service.admission import Limits
+from bundle.search import EncodedBatch, StepOutput, search
+from bundle.sessions import own_states
+from service.admission import Limits, calling
 from service.batch import Decoded, Job
-from service.engine import Engine, Wanted
+from service.decoder_state import Wanted
+from service.engine import Engine
 from service.errors import DeadlinePassed, Draining, EngineUnready, QueueFull
 from service.metrics import Metrics
 from service.scheduler import Outcome, Scheduler, together
-from tests.service.held_engine import HeldEngine
-
-EOS = 3
-
-
-@pytest.fixture
-def held(tiny_bundle: Path, metrics: Metrics) -> HeldEngine:
-    return HeldEngine(tiny_bundle, metrics)
-
-
-@asynccontextmanager
-async def scheduling(engine: Engine, metrics: Metrics, limits: Limits | None = None) -> AsyncIterator[Scheduler]:
-    scheduler = Scheduler(engine, limits or Limits(), metrics)
-    try:
-        yield scheduler
-    finally:
-        await scheduler.close()
-
-
-def job(seed: int, *, beam_size: int = 4, trace: bool = False, prefix: tuple[int, ...] = ()) -> Job:
-    """A source that the model will not end too early, the same for the same seed."""
-    generator = random.Random(seed)
-    source = [generator.randrange(4, 120) for _ in range(generator.randrange(1, 40))]
-    options = SearchOptions(generator.randrange(4, 24), beam_size, beam_size, forced_prefix=prefix)
-    return Job((*source, EOS), options, trace)
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
-
-
-def assert_same(one: Decoded, other: Decoded) -> None:
-    """Bit by bit; the batch they shared is not part of the answer."""
-    assert one.hypotheses == other.hypotheses
-    assert len(one.traces) == len(other.traces)
-    for trace, twin in zip(one.traces, other.traces, strict=True):
-        for name in ("attention_scores", "attention_weights", "attention_queries"):
-            np.testing.assert_array_equal(getattr(trace, name), getattr(twin, name))
+from tests.service.held_engine import HeldEngine, assert_same, job, scheduling, until
+from tests.service.samples import value
 
 
 def tracing(engine: Engine) -> Callable[..., StepOutput]:
     def step(encoded: EncodedBatch, previous: Any, state: Any, candidates: int) -> StepOutput:
-        return engine.step(encoded, previous, state, Wanted(candidates, attention=True, whole_vocabulary=True))
+        return engine.step(
+            encoded, previous, own_states(state), Wanted(candidates, attention=True, whole_vocabulary=True)
+        )
 
     return step
 
@@ -128,6 +95,7 @@ def alone(tiny_bundle: Path) -> dict[tuple[int, int], Decoded]:
     ),
     room=st.sampled_from([16, 40, 128]),
     encode_tokens=st.sampled_from([16, 200, 2048]),
+    lanes=st.sampled_from([1, 2, 3]),
     pauses=st.randoms(use_true_random=False),
 )
 def test_what_a_sentence_is_batched_with_changes_no_bit(
@@ -136,12 +104,13 @@ def test_what_a_sentence_is_batched_with_changes_no_bit(
     sentences: list[tuple[int, int, bool]],
     room: int,
     encode_tokens: int,
+    lanes: int,
     pauses: random.Random,
 ) -> None:
     jobs = [job(seed, beam_size=beam_size, trace=trace) for seed, beam_size, trace in sentences]
 
     async def together() -> list[Decoded]:
-        limits = Limits(batch_hypotheses=room, encode_tokens=encode_tokens)
+        limits = Limits(batch_hypotheses=room, encode_tokens=encode_tokens, lanes=lanes)
         async with scheduling(engine, Metrics.on(CollectorRegistry()), limits) as scheduler:
 
             async def arrive(each: Job) -> Decoded:
@@ -227,6 +196,53 @@ async def test_the_loop_stays_free_while_a_step_runs(held: HeldEngine, metrics: 
         assert not task.done()
         held.gate.set()
         await task
+
+
+async def test_a_lane_goes_on_while_another_is_held_up(held: HeldEngine, metrics: Metrics) -> None:
+    held.hold_at = 1
+    async with scheduling(held, metrics, Limits(lanes=2)) as scheduler:
+        stuck = asyncio.create_task(scheduler.submit(job(1)))
+        await until(lambda: not held.gate.is_set())
+        held.faulty = ""  # the other lane's calls pass
+        for seed in range(4):
+            assert (await scheduler.submit(job(seed))).decoded.batch_size == 1
+        assert not stuck.done()
+        held.gate.set()
+        await stuck
+
+
+async def test_sentences_that_come_at_once_are_shared_out_evenly(held: HeldEngine, metrics: Metrics) -> None:
+    held.gate.clear()
+    async with scheduling(held, metrics, Limits(lanes=2)) as scheduler:
+        tasks = [asyncio.create_task(scheduler.submit(job(seed, beam_size=1))) for seed in range(33)]
+        await held.reached()
+        await held.reached()
+        held.gate.set()
+        await asyncio.gather(*tasks)
+    first = held.rows[:2]
+    assert sum(first) <= 33 and max(held.rows) <= 17
+
+
+async def test_one_sentence_is_not_behind_all_of_a_call_of_many(held: HeldEngine, metrics: Metrics) -> None:
+    finished: list[str] = []
+    async with scheduling(held, metrics, Limits(batch_hypotheses=16)) as scheduler:
+
+        async def run(name: str, seed: int) -> None:
+            await scheduler.submit(job(seed))
+            finished.append(name)
+
+        async def call_of_many() -> None:
+            calling.set(object())
+            await together(run("many", seed) for seed in range(60))
+
+        held.gate.clear()
+        many = asyncio.create_task(call_of_many())
+        await held.reached()
+        one = asyncio.create_task(run("one", 5))
+        await asyncio.sleep(0.01)
+        held.gate.set()
+        await asyncio.gather(many, one)
+    assert finished.index("one") < 20, "after those who had a seat, and one turn"
 
 
 async def test_a_full_queue_is_refused_at_once_and_says_when_to_come_back(held: HeldEngine, metrics: Metrics) -> None:
@@ -374,7 +390,7 @@ class LeavingEngine(Engine):
         self.leave: Callable[[], None] | None = None
         super().__init__(folder, "cpu", 1, metrics)
 
-    def encode(self, sources: Any) -> EncodedBatch:
+    def encode(self, sources: Any) -> Any:
         encoded = super().encode(sources)
         if self.leave:
             self.leave()

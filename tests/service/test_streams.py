@@ -20,31 +20,13 @@ from service.client import CallFailed, Client, Security
 from service.http_call import HttpCall
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
-from tests.service.edge import Served, metric_value, reason_and_field, served
+from tests.service.edge import SENTENCE, Served, metric_value, served
 from tests.service.line import Line
+from tests.service.refusals import reason_and_field
 
-SENTENCE = "The house is small, but the garden is big."
 DOCUMENT = f"{SENTENCE} It's raining again; take your umbrella!\n\n  How many brothers do you have? \n"
 GREEDY = pb.DecodingOptions(beam_size=1, max_target_tokens=8)
 LINES = {"content-type": "application/x-ndjson"}
-
-
-@pytest.fixture
-async def service(tiny_bundle: Path) -> AsyncIterator[Served]:
-    async with served(tiny_bundle) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(service: Served) -> AsyncIterator[Client]:
-    async with Client(service.address) as connected:
-        yield connected
-
-
-@pytest.fixture
-async def http(service: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://{service.http_address}", timeout=60) as connected:
-        yield connected
 
 
 def lines_of(*parts: str, **options: Any) -> bytes:
@@ -244,31 +226,29 @@ async def test_a_deadline_ends_a_stream(service: Served, http: httpx.AsyncClient
 
 
 async def test_a_client_that_sends_nothing_is_not_waited_for_for_ever(
-    service: Served, monkeypatch: pytest.MonkeyPatch
+    channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "_SILENCE_SECONDS", 0.1)
-    async with grpc.aio.insecure_channel(service.address) as channel:
-        call = pb_grpc.TranslationServiceStub(channel).TranslateStream()
-        await call.write(asked_for()[0])
-        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "nothing came" in await call.details()
+    call = pb_grpc.TranslationServiceStub(channel).TranslateStream()
+    await call.write(asked_for()[0])
+    assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "nothing came" in await call.details()
 
 
-async def test_a_drain_finishes_a_document_that_has_begun(service: Served) -> None:
-    async with grpc.aio.insecure_channel(service.address) as channel:
-        call = pb_grpc.TranslationServiceStub(channel).TranslateStream()
-        for request in asked_for(DOCUMENT):
-            await call.write(request)
-        await call.read()
-        draining = asyncio.create_task(service.listeners.drain(0.0, 30.0))
-        await asyncio.sleep(0.1)
-        for request in asked_for(DOCUMENT)[1:]:
-            await call.write(request)
-        await call.done_writing()
-        while (reply := await call.read()) is not grpc.aio.EOF:
-            last = reply
-        assert last.end.sentences == 6
-        assert await draining == 0
+async def test_a_drain_finishes_a_document_that_has_begun(service: Served, channel: grpc.aio.Channel) -> None:
+    call = pb_grpc.TranslationServiceStub(channel).TranslateStream()
+    for request in asked_for(DOCUMENT):
+        await call.write(request)
+    await call.read()
+    draining = asyncio.create_task(service.listeners.drain(0.0, 30.0))
+    await asyncio.sleep(0.1)
+    for request in asked_for(DOCUMENT)[1:]:
+        await call.write(request)
+    await call.done_writing()
+    while (reply := await call.read()) is not grpc.aio.EOF:
+        last = reply
+    assert last.end.sentences == 6
+    assert await draining == 0
 
 
 async def test_a_stream_that_outlasts_the_drain_is_told_to_go_elsewhere(service: Served) -> None:

@@ -3,7 +3,6 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +17,7 @@ from service.models.served_model import ServedModel
 from service.pb import interlinear_pb2 as pb
 from service.token_stream import GrowingText, told
 from service.translation import Translation, TranslationOptions
-from tests.service.edge import metric_value, served, settings_of
+from tests.service.edge import metric_value, settings_of
 
 EMBEDDED = settings_of().bundle
 TEXTS = (
@@ -95,13 +94,12 @@ async def test_what_is_wrong_with_a_text_is_told_before_anything_else(model: Ser
         await anext(told(model.translator, "One.", TranslationOptions(), asyncio.get_running_loop().time() - 1))
 
 
-async def test_over_grpc_the_parts_come_one_by_one(tiny_bundle: Path) -> None:
+async def test_over_grpc_the_parts_come_one_by_one(client: Client) -> None:
     request = pb.StreamTokensRequest(text="My father's car is older.", options=pb.DecodingOptions(beam_size=1))
-    async with served(tiny_bundle) as service, Client(service.address) as client:
-        *parts, last = [reply async for reply in client.stream_tokens(request)]
-        assert len(parts) > 1
-        assert "".join(part.text for part in parts) == last.translation.hypotheses[0].text
-        assert last.metadata.request_id and last.metadata.total_seconds > 0
+    *parts, last = [reply async for reply in client.stream_tokens(request)]
+    assert len(parts) > 1
+    assert "".join(part.text for part in parts) == last.translation.hypotheses[0].text
+    assert last.metadata.request_id and last.metadata.total_seconds > 0
 
 
 class ByteTokenizer(Tokenizer):

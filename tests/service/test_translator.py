@@ -1,16 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from bundle.manifest import Manifest
-from bundle.tokenizer import Tokenizer
-from service.admission import Limits
-from service.engine import Engine
 from service.errors import (
     AttentionMissing,
     BundleRefused,
@@ -25,23 +20,12 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.models.loading import load_tokenizer
-from service.scheduler import Scheduler
 from service.translation import TranslationOptions
 from service.translator import Translator
+from tests.service.samples import value
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
 
 TEXT = "The garden is small; I don't know."
-
-
-@pytest_asyncio.fixture
-async def translator(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> AsyncIterator[Translator]:
-    scheduler = Scheduler(engine, Limits(), metrics)
-    yield Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
-    await scheduler.close()
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 async def test_a_translation_says_what_it_is_made_of(translator: Translator) -> None:

@@ -7,16 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import structlog.testing
 
 from bundle.search import EncodedBatch, StepOutput
 from service import watchdog
@@ -30,45 +29,18 @@ from service.scheduler import Scheduler
 from service.watchdog import Health
 from service.worker import left_behind
 from tests.service.edge import ADDRESSES, ROOT
-from tests.service.held_engine import HeldEngine
-from tests.service.test_scheduler import job, value
+from tests.service.held_engine import HeldEngine, job, scheduling, until
+from tests.service.samples import value
 
 IMPATIENT = Limits(watchdog_seconds=0.2)
 
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What is logged; and not printed, which takes longer than the watchdog here has patience for."""
-    with structlog.testing.capture_logs() as captured:
-        yield captured
-
-
-@pytest.fixture
-def held(tiny_bundle: Path, metrics: Metrics) -> HeldEngine:
-    return HeldEngine(tiny_bundle, metrics)
-
-
-@asynccontextmanager
-async def watched(engine: Engine, metrics: Metrics, limits: Limits = IMPATIENT) -> AsyncIterator[Scheduler]:
-    scheduler = Scheduler(engine, limits, metrics)
-    try:
-        yield scheduler
-    finally:
-        if isinstance(engine, HeldEngine):
-            engine.gate.set()
-        await scheduler.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
+pytestmark = pytest.mark.usefixtures("logs")
 
 
 async def test_a_stuck_engine_is_replaced_and_who_waited_is_told_at_once(held: HeldEngine, metrics: Metrics) -> None:
     held.gate.clear()
     seen: list[tuple[Health, float]] = []
-    async with watched(held, metrics, replace(IMPATIENT, batch_hypotheses=16)) as scheduler:
+    async with scheduling(held, metrics, replace(IMPATIENT, batch_hypotheses=16)) as scheduler:
         scheduler.observe(lambda health: seen.append((health, value(metrics, "engine_healthy"))))
         tasks = [asyncio.create_task(scheduler.submit(job(seed))) for seed in range(9)]
         await held.reached()
@@ -89,6 +61,34 @@ async def test_a_stuck_engine_is_replaced_and_who_waited_is_told_at_once(held: H
     assert value(metrics, "engine_rebuilds_total", reason="stuck") == 1
 
 
+async def test_a_lane_that_hangs_is_found_though_another_goes_on(held: HeldEngine, metrics: Metrics) -> None:
+    held.hold_at = 1
+    async with scheduling(held, metrics, replace(IMPATIENT, lanes=2)) as scheduler:
+        stuck = asyncio.create_task(scheduler.submit(job(1)))
+        await until(lambda: not held.gate.is_set())
+        held.faulty = ""  # the other lane's calls pass
+        answered = 0
+        with pytest.raises(EngineUnready):
+            while answered < 10_000:
+                await scheduler.submit(job(2))
+                answered += 1
+        with pytest.raises(EngineUnready):
+            await stuck
+        assert answered > 1
+        await until(lambda: scheduler.health == "serving")
+        assert (await scheduler.submit(job(1))).decoded.hypotheses
+    assert value(metrics, "engine_rebuilds_total", reason="stuck") == 1
+
+
+async def test_a_lane_that_rests_is_not_stuck(tiny_bundle: Path, metrics: Metrics) -> None:
+    """One caller keeps one lane at work for longer than a call may take; the others have nothing to do."""
+    async with scheduling(Engine(tiny_bundle, "cpu", 1, metrics), metrics, replace(IMPATIENT, lanes=3)) as scheduler:
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.6:
+            await scheduler.submit(job(2))
+        assert scheduler.health == "serving"
+
+
 @pytest.mark.parametrize("graph", ["encoder", "decoder_step"])
 async def test_an_engine_that_fails_three_times_in_a_row_is_replaced(
     tiny_bundle: Path, metrics: Metrics, graph: str
@@ -96,7 +96,7 @@ async def test_an_engine_that_fails_three_times_in_a_row_is_replaced(
     """One call of the other graph succeeds in between, which must not count."""
     engine = HeldEngine(tiny_bundle, metrics, graph)
     engine.failures = itertools.repeat(RuntimeError("CUDA error 700"))
-    async with watched(engine, metrics) as scheduler:
+    async with scheduling(engine, metrics, IMPATIENT) as scheduler:
         for _ in range(3):
             assert scheduler.health == "serving"
             with pytest.raises(EngineUnready):
@@ -107,7 +107,7 @@ async def test_an_engine_that_fails_three_times_in_a_row_is_replaced(
 
 
 async def test_an_engine_that_fails_now_and_then_is_kept(held: HeldEngine, metrics: Metrics) -> None:
-    async with watched(held, metrics) as scheduler:
+    async with scheduling(held, metrics, IMPATIENT) as scheduler:
         for _ in range(4):
             held.failures = iter([RuntimeError("no more memory")] * 2)
             for _ in range(2):
@@ -122,7 +122,7 @@ async def test_a_thread_that_wakes_up_after_it_was_given_up_changes_nothing(
     held: HeldEngine, metrics: Metrics, logs: list[MutableMapping[str, Any]]
 ) -> None:
     held.gate.clear()
-    async with watched(held, metrics) as scheduler:
+    async with scheduling(held, metrics, IMPATIENT) as scheduler:
         doomed = asyncio.create_task(scheduler.submit(job(1)))
         await held.reached()
         stuck = next(thread for thread in threading.enumerate() if thread.name == "interlinear-engine")
@@ -148,7 +148,7 @@ async def test_an_engine_that_is_slow_but_moves_is_kept(tiny_bundle: Path, metri
             time.sleep(0.03)
             return super().step(encoded, *arguments)
 
-    async with watched(Slow(tiny_bundle, "cpu", 1, metrics), metrics, Limits(watchdog_seconds=0.15)) as scheduler:
+    async with scheduling(Slow(tiny_bundle, "cpu", 1, metrics), metrics, Limits(watchdog_seconds=0.15)) as scheduler:
         began = time.perf_counter()
         await asyncio.gather(*(scheduler.submit(job(seed)) for seed in range(4)))
         assert time.perf_counter() - began > 0.3
@@ -158,7 +158,7 @@ async def test_an_engine_that_is_slow_but_moves_is_kept(tiny_bundle: Path, metri
 async def test_a_loop_that_was_held_up_takes_nobody_for_stuck(held: HeldEngine, metrics: Metrics) -> None:
     """So with a process that was stopped and goes on, whose clocks have gone on too."""
     held.gate.clear()
-    async with watched(held, metrics, Limits(watchdog_seconds=0.4)) as scheduler:
+    async with scheduling(held, metrics, Limits(watchdog_seconds=0.4)) as scheduler:
         task = asyncio.create_task(scheduler.submit(job(1)))
         await held.reached()
         time.sleep(1.0)  # noqa: ASYNC251 — that is the fault
@@ -170,7 +170,7 @@ async def test_a_loop_that_was_held_up_takes_nobody_for_stuck(held: HeldEngine, 
 
 async def test_an_engine_is_found_stuck_though_every_caller_leaves_sooner(held: HeldEngine, metrics: Metrics) -> None:
     held.gate.clear()
-    async with watched(held, metrics) as scheduler:
+    async with scheduling(held, metrics, IMPATIENT) as scheduler:
         loop, left = asyncio.get_running_loop(), 0
         async with asyncio.timeout(20):
             while scheduler.health == "serving":
@@ -181,7 +181,7 @@ async def test_an_engine_is_found_stuck_though_every_caller_leaves_sooner(held: 
 
 
 async def test_an_idle_engine_is_not_looked_at(held: HeldEngine, metrics: Metrics) -> None:
-    async with watched(held, metrics, Limits(watchdog_seconds=0.05)) as scheduler:
+    async with scheduling(held, metrics, Limits(watchdog_seconds=0.05)) as scheduler:
         await scheduler.submit(job(1))
         await asyncio.sleep(0.3)
         assert scheduler.health == "serving"
@@ -203,7 +203,7 @@ class Hopeless(HeldEngine):
 
 async def test_after_three_rebuilds_in_five_minutes_the_process_is_to_end(tiny_bundle: Path, metrics: Metrics) -> None:
     seen: list[Health] = []
-    async with watched(Hopeless(tiny_bundle, metrics), metrics) as scheduler:
+    async with scheduling(Hopeless(tiny_bundle, metrics), metrics, IMPATIENT) as scheduler:
         scheduler.observe(seen.append)
         while scheduler.health != "failed":
             with pytest.raises(EngineUnready):
@@ -220,7 +220,7 @@ async def test_rebuilds_of_long_ago_do_not_count(
     held: HeldEngine, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "WITHIN_SECONDS", 0.0)
-    async with watched(held, metrics) as scheduler:
+    async with scheduling(held, metrics, IMPATIENT) as scheduler:
         for _ in range(6):
             scheduler._watchdog._give_up("failing")
             await until(lambda: scheduler.health == "serving")
@@ -241,7 +241,7 @@ async def test_what_becomes_of_the_folder_meanwhile_does_not_matter(
     engine = HeldEngine(folder, metrics)
     engine.gate.clear()
     shutil.rmtree(folder)
-    async with watched(engine, metrics) as scheduler:
+    async with scheduling(engine, metrics, IMPATIENT) as scheduler:
         with pytest.raises(EngineUnready):
             await scheduler.submit(job(1))
         await until(lambda: scheduler.health == "serving")
@@ -255,7 +255,7 @@ async def test_what_cannot_be_loaded_is_tried_three_times_before_the_process_is_
     bundle, *others = held._made_of
     damaged = replace(bundle, files={name: content[:-1] + b"?" for name, content in bundle.files.items()})
     held._made_of = (damaged, *others)  # type: ignore[assignment]
-    async with watched(held, metrics) as scheduler:
+    async with scheduling(held, metrics, IMPATIENT) as scheduler:
         scheduler._watchdog._give_up("stuck")
         await until(lambda: scheduler.health == "failed")
     refusals = [log["exc_info"] for log in logs if log["event"] == "the engine could not be loaded anew"]
@@ -273,7 +273,7 @@ async def test_loading_that_fails_for_a_while_is_tried_again(tiny_bundle: Path, 
                 raise BundleRefused("the device has no memory left")
             return super().reloaded()
 
-    async with watched(LoadedLater(tiny_bundle, metrics), metrics) as scheduler:
+    async with scheduling(LoadedLater(tiny_bundle, metrics), metrics, IMPATIENT) as scheduler:
         scheduler._watchdog._give_up("stuck")
         await until(lambda: scheduler.health == "serving")
         assert (await scheduler.submit(job(1))).decoded.hypotheses
@@ -288,7 +288,7 @@ async def test_the_loop_stays_free_while_an_engine_is_loaded(tiny_bundle: Path, 
             assert free.wait(timeout=20), "the loop had no turn"
             return super().reloaded()
 
-    async with watched(LoadedSlowly(tiny_bundle, metrics), metrics) as scheduler:
+    async with scheduling(LoadedSlowly(tiny_bundle, metrics), metrics, IMPATIENT) as scheduler:
         scheduler._watchdog._give_up("failing")
         await asyncio.sleep(0.05)
         free.set()
@@ -307,7 +307,7 @@ async def test_loading_that_hangs_is_given_up_too(
             assert released.wait(60)
             return super().reloaded()
 
-    async with watched(NeverLoaded(tiny_bundle, metrics), metrics) as scheduler:
+    async with scheduling(NeverLoaded(tiny_bundle, metrics), metrics, IMPATIENT) as scheduler:
         scheduler._watchdog._give_up("stuck")
         await until(lambda: scheduler.health == "failed")
         released.set()
@@ -378,7 +378,7 @@ async def test_a_call_of_onnx_runtime_that_never_ends_is_ended_where_that_is_pos
 
     engine = Engine(tiny_bundle, "cpu", 1, metrics)
     engine.__class__ = Endless
-    async with watched(engine, metrics) as scheduler:
+    async with scheduling(engine, metrics, IMPATIENT) as scheduler:
         with pytest.raises(EngineUnready):
             await scheduler.submit(job(1))
         await until(lambda: scheduler.health == "serving")

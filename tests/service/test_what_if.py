@@ -1,11 +1,9 @@
 import math
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +29,7 @@ from service.scheduler import Scheduler
 from service.translation import TranslatedHypothesis, TranslationOptions
 from service.translator import Translator
 from service.what_if import GivenRow, Intervention, WhatIf, WhatIfAnswer
+from tests.service.samples import value
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
 
 TEXT = SENTENCES[6]  # its translation is long
@@ -38,20 +37,9 @@ ALL_NINE = tuple((encoder, decoder) for encoder in COMPONENTS for decoder in COM
 OPTIONS = TranslationOptions(alignment=True)
 
 
-@pytest_asyncio.fixture
-async def translator(engine: Engine, tiny_bundle: Path, metrics: Metrics) -> AsyncIterator[Translator]:
-    scheduler = Scheduler(engine, Limits(), metrics)
-    yield Translator(scheduler, Tokenizer(tiny_bundle / "tokenizer.model"), engine.manifest, metrics)
-    await scheduler.close()
-
-
 @pytest.fixture
 def asking(translator: Translator, tiny_bundle: Path, metrics: Metrics) -> WhatIf:
     return WhatIf(translator, load_tables(tiny_bundle, translator.manifest), metrics)
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"interlinear_{name}", {"model": "tiny@1", **labels}) or 0.0
 
 
 def assert_identical(one: TranslatedHypothesis, other: TranslatedHypothesis) -> None:

@@ -45,8 +45,8 @@ def gru_step(
     from_input = nn.functional.linear(inputs, cell.get_parameter("weight_ih_l0"), cell.get_parameter("bias_ih_l0"))
     from_state = nn.functional.linear(state, cell.get_parameter("weight_hh_l0"), cell.get_parameter("bias_hh_l0"))
     hidden = state.shape[-1]
-    input_gates, input_new = from_input.split([2 * hidden, hidden], dim=-1)
-    state_gates, state_new = from_state.split([2 * hidden, hidden], dim=-1)
+    input_gates, input_new = torch.split(from_input, [2 * hidden, hidden], dim=-1)
+    state_gates, state_new = torch.split(from_state, [2 * hidden, hidden], dim=-1)
     reset, update = torch.sigmoid(input_gates + state_gates).chunk(2, dim=-1)
     new = torch.tanh(input_new + reset * state_new)
     return new + update * (state - new)

@@ -14,6 +14,7 @@ from service.batch import Job
 from service.engine import Engine
 from service.metrics import Metrics
 from service.scheduler import Scheduler, together
+from service.threads import division
 from tests.benchmarks.race.contender import compete, confine, peak_mib, require_exact
 from tests.benchmarks.race.work import BATCHES, TARGET_TOKENS, Taken, Turn, sentences
 
@@ -23,12 +24,13 @@ class EngineContender:
 
     def __init__(self, bundle: Path, threads: int) -> None:
         metrics = Metrics.on(CollectorRegistry())
-        engine = Engine(bundle, "cpu", threads, metrics)
+        lanes, threads_per_call = division(threads)
+        engine = Engine(bundle, "cpu", threads_per_call, metrics)
         special, vocabulary = engine.manifest.special_ids, engine.manifest.sizes["vocabulary"]
         self._eos = special.eos
         first_id = max(special.pad, special.unk, special.bos, special.eos) + 1
         self._sources = [(*ids, special.eos) for ids in sentences(max(BATCHES), first_id, vocabulary)]
-        self._scheduler = Scheduler(engine, Limits(), metrics)
+        self._scheduler = Scheduler(engine, Limits(lanes=lanes), metrics)
 
     async def translate(self, turn: Turn) -> list[int]:
         """Translate one batch, all of it submitted at once; return the length of each target."""
