@@ -22,19 +22,20 @@ class GraphEditor:
         domain: str = "",
     ) -> onnx_ir.Value:
         """Insert an operator before ``node`` and return its only output."""
-        return self.all_before(node, operator, inputs, attributes, domain)[0]
+        new = onnx_ir.node(operator, inputs, attributes, domain=domain)
+        node.prepend(new)
+        return new.outputs[0]
 
     def all_before(
         self,
         node: onnx_ir.Node,
         operator: str,
         inputs: Sequence[onnx_ir.Value | None],
-        attributes: Mapping[str, Any] | None = None,
-        domain: str = "",
-        outputs: int = 1,
+        attributes: Mapping[str, Any],
+        outputs: int,
     ) -> Sequence[onnx_ir.Value]:
-        """Insert an operator before ``node`` and return its ``outputs``."""
-        new = onnx_ir.node(operator, inputs, attributes, domain=domain, num_outputs=outputs)
+        """Insert an operator of several ``outputs`` before ``node`` and return them."""
+        new = onnx_ir.node(operator, inputs, attributes, num_outputs=outputs)
         node.prepend(new)
         return new.outputs
 

@@ -32,7 +32,7 @@ from service.errors import BundleRefused, DeviceUnavailable
 from service.metrics import Metrics
 from service.runtime import cuda_options, import_runtime, open_session, providers_for
 
-_ENCODER_SIDE = ("encoder_states", "attention_keys")
+_ENCODER_SIDE = ("encoder_states", "attention_keys", "emission_context")
 _ATTENTION = ("attention_scores", "attention_weights", "attention_query")
 _TRACED = (*_ATTENTION, "emission_scores")
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}

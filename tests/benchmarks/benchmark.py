@@ -3,7 +3,8 @@
 Training: what tests/benchmarks/training_speed.py measures, beside Joey NMT where `make race` has installed it. Serving:
 latency and target tokens a second of the embedded bundle behind a real server process, for several numbers of
 concurrent callers (each sends its next sentence when the last is answered), beam sizes, and with or without alignment.
-Then what a whole explanation costs over a translation.
+Then, in turns: the engine alone beside it over gRPC, and what an alignment and a whole explanation cost over a
+translation.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from rich.table import Table
 
 from service.pb import interlinear_pb2 as pb
 from service.pb import interlinear_pb2_grpc as pb_grpc
+from tests.benchmarks import overhead
 from tests.benchmarks.training_speed import RECIPE, Task, report
 
 RIVAL = Path(".venv/race/bin/python")
@@ -175,11 +177,12 @@ def main() -> None:
     texts = [text for pair in zip(*(_sources(file, half) for file in TEXTS), strict=True) for text in pair]
     with served() as service:
         table = asyncio.run(serving_table(service, texts))
+        beside_engine = overhead.report(service.grpc_address, texts, CALLERS[-1])
         explained = explanation_cost(service, [text for file in TEXTS for text in _sources(file, 300)])
         memory = _peak_memory_mib(service.process_id)
     console.print(f"Service: ready {service.startup_seconds:.2f} s after its start; at most {memory:.0f} MiB of memory")
     console.print(table)
-    console.print(explained)
+    console.print("\n".join([*beside_engine, explained]))
 
 
 def _sources(file: Path, count: int) -> list[str]:

@@ -166,6 +166,7 @@ def test_every_word_is_what_its_span_says_whatever_the_text(any_tokenizer: Token
     tokenized = any_tokenizer.encode(text)
     check_spans(tokenized)
     assert tokenized.token_ids == any_tokenizer.encode_ids(text)
+    assert tokenized.blank == any_tokenizer.encode(text).blank == (not tokenized.words)
     silent = {any_tokenizer.pad_id, any_tokenizer.bos_id, any_tokenizer.eos_id}
     assert not silent & set(tokenized.token_ids)
     covered, worded = set[int](), set[int]()

@@ -60,10 +60,10 @@ def optimized(content: bytes, file: Path) -> Optimized:
 
 def test_every_product_with_constant_weights_runs_as_one_integer_product(narrow: Exported, tmp_path: Path) -> None:
     step = optimized(narrow.int8.graphs["decoder_step"], tmp_path / "step.onnx").operators
-    # Two layers of two, query, read-out, output; for emission the read-outs of the state and of the source.
-    assert step["MatMulIntegerToFloat"] == 4 + 3 + 2
+    # Two layers of two, query, read-out, output; for emission the read-out of the state.
+    assert step["MatMulIntegerToFloat"] == 4 + 3 + 1
     encoder = optimized(narrow.int8.graphs["encoder"], tmp_path / "encoder.onnx").operators
-    assert encoder["MatMulIntegerToFloat"] == 2 * (1 + 2) + 1  # two layers: inputs, each reader's state; the keys
+    assert encoder["MatMulIntegerToFloat"] == 2 * (1 + 2) + 2  # two layers: inputs, each reader's state; keys; emission
     assert encoder["Scan"] == 2
     for operators, others in ((step, 2), (encoder, 0)):  # scores and context multiply what the sentence gives
         assert operators["MatMul"] + operators["FusedMatMul"] == others

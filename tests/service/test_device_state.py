@@ -48,7 +48,7 @@ class Model:
         self.manifest: Any = SimpleNamespace(
             graphs=graphs.signature,
             state=tuple(StateTensor(name, 32) for name in self.state_names),
-            sizes={"vocabulary": VOCABULARY, "hidden": 32, "key": 16},
+            sizes={"vocabulary": VOCABULARY, "embedding": 16, "hidden": 32, "key": 16},
             special_ids=SpecialIds(0, 1, 2, 3),
         )
         self.optional = {v.name for v in self.graphs["decoder_step"].get_overridable_initializers()}

@@ -1,5 +1,6 @@
 """The explaining calls over gRPC; tests/service/test_json_api.py holds HTTP against them."""
 
+import threading
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from bundle.components import NEIGHBORS
 from bundle.decomposition import COMPONENTS
 from bundle.tokenizer import Tokenizer
 from service.client import CallFailed, Client, array
+from service.explanation_replies import write_explanation
 from service.pb import interlinear_pb2 as pb
 from service.settings import Settings
 from tests.service.edge import SENTENCE, served
@@ -179,6 +181,25 @@ async def test_sixty_tokens_by_sixty_stay_under_a_quarter_of_a_megabyte(longest:
     assert (reply.attention_scores.rows, reply.attention_scores.columns) == (60, 60)
     assert parts(reply) == {"alignment", "scores", "terms", "shares", "components"}
     assert reply.ByteSize() < 250_000
+
+
+async def test_only_what_is_short_and_known_is_written_in_the_loop(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_loop: list[bool] = []
+
+    def write(*asked: Any) -> pb.ExplainResponse:
+        in_the_loop.append(threading.current_thread() is threading.main_thread())
+        return write_explanation(*asked)
+
+    monkeypatch.setattr("service.calls.write_explanation", write)
+    whole, shares = (pb.ExplainRequest(text=SENTENCE, views=views) for views in ([], [pb.EXPLANATION_VIEW_SHARES]))
+    async with served(tiny_bundle) as service, Client(service.address) as client:
+        for request in (shares, whole, whole):
+            await client.explain(request)
+        monkeypatch.setattr("service.explainer._SMALL", 1)
+        await client.explain(whole)
+    assert in_the_loop == [True, False, True, False]
 
 
 async def test_any_hypothesis_of_the_n_best_can_be_explained(client: Client) -> None:

@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from service.metrics import Metrics
+from service.metrics.registration import SeriesOf
 
 BOUNDED = {"model", "version", "stage", "graph", "provider", "reason", "where", "view", "result", "term", "side"}
 BOUNDED |= {"grpc_type", "grpc_service", "grpc_method", "grpc_code", "digest", "precision", "tables"}
@@ -37,6 +38,21 @@ def test_two_services_in_one_process_share_no_metric() -> None:
     one.requests.sentences.labels("en-fr@2").inc()
     assert b'interlinear_sentences_total{model="en-fr@2"} 1.0' in generate_latest(one.registry)
     assert b"en-fr" not in generate_latest(other.registry)
+
+
+def test_series_of_a_model_are_there_from_the_first_time_that_they_are_asked_for() -> None:
+    metrics, series = Metrics.on(CollectorRegistry()), SeriesOf("en-fr@2")
+    assert b"en-fr@2" not in generate_latest(metrics.registry)
+    for _ in range(2):
+        series(metrics.requests.finish_reasons, "eos").inc()
+        series(metrics.requests.finish_reasons, "max_length").inc(3)
+        series(metrics.requests.sentences).inc()
+    for name, value in (
+        ('finish_reason_total{model="en-fr@2",reason="eos"}', 2),
+        ('sentences_total{model="en-fr@2"}', 2),
+    ):
+        assert f"interlinear_{name} {value:.1f}" in generate_latest(metrics.registry).decode()
+    assert series(metrics.requests.finish_reasons, "eos") is metrics.requests.finish_reasons.labels("en-fr@2", "eos")
 
 
 def test_a_registry_takes_the_metrics_once() -> None:

@@ -1,10 +1,13 @@
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bundle import tokenizer
 from bundle.manifest import Manifest
 from service.errors import (
     AttentionMissing,
@@ -20,7 +23,7 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.models.loading import load_tokenizer
-from service.translation import TranslationOptions
+from service.translation import Guard, TranslationOptions
 from service.translator import Translator
 from tests.service.samples import value
 from tests.tiny_bundle import MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS, SENTENCES
@@ -128,7 +131,10 @@ async def test_a_very_long_text_is_refused_without_tokenizing_it(translator: Tra
             await translator.translate("a b " * 1_000_000, TranslationOptions())
 
 
-async def test_the_loop_goes_round_between_the_texts_of_one_request(translator: Translator) -> None:
+async def test_the_loop_goes_round_between_the_texts_of_one_request(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.translator._TOKENIZING_SECONDS", 0.0)  # every text uses up a turn
     texts = 20
     turns = 0
 
@@ -147,9 +153,27 @@ async def test_the_loop_goes_round_between_the_texts_of_one_request(translator: 
 
 
 async def test_a_text_too_long_costs_no_spans(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translator.tokenizer, "encode", None)  # calling it would be a TypeError
+    monkeypatch.setattr("bundle.tokenizer._placed", None)  # calling it would be a TypeError
     with pytest.raises(SourceTooLong, match="tokens"):
         await translator.translate("a " * 200, TranslationOptions())
+
+
+@pytest.mark.parametrize("guard", ["free", "report", "retry"])
+async def test_spans_are_worked_out_for_who_asks_for_an_alignment_or_is_guarded_by_attention(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, guard: Guard
+) -> None:
+    placed: list[str] = []
+    place = tokenizer._placed
+
+    def count(text: str, found: Sequence[Any]) -> Any:
+        placed.append(text)
+        return place(text, found)
+
+    monkeypatch.setattr(tokenizer, "_placed", count)
+    await translator.translate(TEXT, TranslationOptions(guard=guard))
+    assert placed == [TEXT] * (guard != "free")
+    aligned = await translator.translate(TEXT, TranslationOptions(guard=guard, alignment=True))
+    assert sorted(placed[-2:]) == sorted([TEXT, aligned.hypotheses[0].text])
 
 
 @pytest.mark.parametrize(("text", "what"), [("a \ud800 b", "lone surrogate"), ("a \0 b", "NUL")])

@@ -91,15 +91,10 @@ class AttentionEncoderDecoder(TranslationModel):
 
     def encode(self, source_ids: Int[Tensor, "batch source"], source_lengths: Int[Tensor, " batch"]) -> Encoded:
         """Return encoder states, their keys and the decoder's first state."""
-        states = self.dropout(self.source_embedding(source_ids))
-        for index, layer in enumerate(self.encoder):
-            read, final = layer(states, source_lengths)
-            states = states + self.dropout(read) if index else self.dropout(read)
-        return Encoded(
-            source_lengths,
-            {"encoder_states": states, "attention_keys": self.key(states)},
-            {tensor.name: torch.tanh(bridge(final)) for tensor, bridge in zip(self.state, self.bridge, strict=True)},
-        )
+        encoded = self._encode(source_ids, source_lengths)
+        states = encoded.encoder_side["encoder_states"]
+        encoded.encoder_side["emission_context"] = nn.functional.linear(states, self._readout_halves[1])
+        return encoded
 
     def step(
         self,
@@ -126,13 +121,31 @@ class AttentionEncoderDecoder(TranslationModel):
         target_input_ids: Int[Tensor, "batch target"],
     ) -> TeacherForced:
         """Return what ``step`` would, target known: no step waits for attention, so each layer runs as one sequence."""
-        encoded = self.encode(source_ids, source_lengths)
+        encoded = self._encode(source_ids, source_lengths)
         states = self.dropout(self.target_embedding(target_input_ids))
         for index, (tensor, cell) in enumerate(zip(self.state, self.decoder, strict=True)):
             read, _ = cell(states, encoded.initial_state[tensor.name][None])
             states = states + self.dropout(read) if index else self.dropout(read)
         _, _, weights, context = self._attend(states, encoded)
         return TeacherForced(self._predict(states, context), weights)
+
+    def _encode(self, source_ids: Int[Tensor, "batch source"], source_lengths: Int[Tensor, " batch"]) -> Encoded:
+        """Return what training needs of ``encode``."""
+        states = self.dropout(self.source_embedding(source_ids))
+        for index, layer in enumerate(self.encoder):
+            read, final = layer(states, source_lengths)
+            states = states + self.dropout(read) if index else self.dropout(read)
+        return Encoded(
+            source_lengths,
+            {"encoder_states": states, "attention_keys": self.key(states)},
+            {tensor.name: torch.tanh(bridge(final)) for tensor, bridge in zip(self.state, self.bridge, strict=True)},
+        )
+
+    @property
+    def _readout_halves(self) -> tuple[Tensor, Tensor]:
+        """What the read-out multiplies the decoder's state with, and the context."""
+        state, context = torch.split(self.readout.weight, self.config.hidden, dim=1)
+        return state, context
 
     def _attend(
         self, states: Float[Tensor, "batch target hidden"], encoded: Encoded, given: GivenAttention | None = None
@@ -152,11 +165,9 @@ class AttentionEncoderDecoder(TranslationModel):
     ) -> Float[Tensor, "batch beam source"]:
         """Return the logit of ``token_ids``, emitted from ``state``, with each source position alone as context."""
         states = torch.stack([state[tensor.name] for tensor in self.state]).sum(0)  # layers add to what they read
-        values = encoded.encoder_side["encoder_states"]
-        # The read-out is linear up to its tanh, so each half goes in with zeros for the other.
-        of_state = self.readout(torch.cat([states, torch.zeros_like(states)], dim=-1))
-        of_context = self.readout(torch.cat([torch.zeros_like(values), values], dim=-1)) - self.readout.bias
-        readout = torch.tanh(of_state[:, :, None] + of_context[:, None])
+        # The read-out is linear up to its tanh, so what a source position adds to it does not depend on the step.
+        of_state = nn.functional.linear(states, self._readout_halves[0], self.readout.bias)
+        readout = torch.tanh(of_state[:, :, None] + encoded.encoder_side["emission_context"][:, None])
         emitted = nn.functional.embedding(token_ids, self.output.weight)
         logits: Tensor = (readout * emitted[:, :, None]).sum(-1)
         return logits + nn.functional.embedding(token_ids, self.output.bias[:, None])

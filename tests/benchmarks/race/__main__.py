@@ -23,7 +23,7 @@ from tests.benchmarks.race.work import BATCHES, BEAM_SIZES, SOURCE_TOKENS, TARGE
 
 FOLDER = ROOT / ".venv" / "race"
 REQUIREMENTS = ROOT / "requirements" / "race.lock"
-MODELS = "models-1"  # another name for other models
+MODELS = "models-2"  # another name for other models
 _RIVALS = ("ctranslate2", "joeynmt", "torch")
 
 

@@ -78,7 +78,7 @@ class Transformer:
 
 
 # As deep as small Transformers for fast decoding are: the decoder, which runs once a token, has the fewer layers.
-EQUAL = Transformer(width=256, feed_forward=1088, encoder_layers=6, decoder_layers=2, heads=4)
+EQUAL = Transformer(width=256, feed_forward=576, encoder_layers=6, decoder_layers=2, heads=4)
 OPUS = Transformer(width=512, feed_forward=2048, encoder_layers=6, decoder_layers=6, heads=8)
 
 
