@@ -110,9 +110,7 @@ class _Walk:
             if domain != RUNTIME_DOMAIN:
                 self.faults.add(f"it has operators of the domain {domain[:40]!r}; only those of the standard run")
             elif others := operators - RUNTIME_OPERATORS:
-                self.faults.add(
-                    f"it has the operator {min(others)[:40]!r} of the domain {domain!r}, not to be run"
-                )
+                self.faults.add(f"it has the operator {min(others)[:40]!r} of the domain {domain!r}, not to be run")
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:

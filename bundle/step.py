@@ -108,7 +108,7 @@ class EncodedBatch:
         )
 
 
-# What a step is fed to work out emission scores: a choice, or in a graph without choices, how many. It takes one of them.
+# What a step is fed to work out emission scores: a choice, or in a graph without choices, how many; one of the two.
 WITH_EMISSION = {"emission_wanted": np.array([True]), "emission_limit": np.array([np.iinfo(np.int64).max])}
 
 

@@ -73,3 +73,23 @@ def name_of(value: onnx_ir.Value | None) -> str:
     """Return the name of a value that has one."""
     assert value is not None and value.name is not None
     return value.name
+
+
+def split_constants(graph: onnx_ir.Graph) -> None:
+    """Let halves of a constant be constants, so that products with them are those with weights."""
+    for node in [node for node in graph if node.op_type == "Split"]:
+        whole = node.inputs[0]
+        if whole is None or whole.const_value is None:
+            continue
+        parts = np.split(whole.const_value.numpy(), len(node.outputs), axis=node.attributes["axis"].as_int())
+        for place, (value, part) in enumerate(zip(node.outputs, parts, strict=True)):
+            name = f"{whole.name}_{place}"
+            constant = onnx_ir.Value(
+                name=name,
+                const_value=onnx_ir.tensor(part, name=name),
+                shape=onnx_ir.Shape(part.shape),
+                type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT),
+            )
+            graph.register_initializer(constant)
+            value.replace_all_uses_with(constant)
+        graph.remove(node, safe=True)

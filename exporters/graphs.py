@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bundle import manifest as manifests
-from exporters.editing import GraphEditor, array_of
+from exporters.editing import GraphEditor, array_of, split_constants
 from training.models.interface import Encoded, GivenAttention, TranslationModel
 from training.models.recurrence import BidirectionalLayer
 
@@ -236,28 +236,8 @@ def _export(
         assert value.name is not None
         value.const_value = onnx_ir.tensor(defaults[value.name].numpy(), name=value.name)
         program.model.graph.register_initializer(value)
-    _split_constants(program.model.graph)
+    split_constants(program.model.graph)
     return _cleaned(program.model, signature)
-
-
-def _split_constants(graph: onnx_ir.Graph) -> None:
-    """Let halves of a constant be constants, so that products with them are those with weights."""
-    for node in [node for node in graph if node.op_type == "Split"]:
-        whole = node.inputs[0]
-        if whole is None or whole.const_value is None:
-            continue
-        parts = np.split(whole.const_value.numpy(), len(node.outputs), axis=node.attributes["axis"].as_int())
-        for place, (value, part) in enumerate(zip(node.outputs, parts, strict=True)):
-            name = f"{whole.name}_{place}"
-            constant = onnx_ir.Value(
-                name=name,
-                const_value=onnx_ir.tensor(part, name=name),
-                shape=onnx_ir.Shape(part.shape),
-                type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT),
-            )
-            graph.register_initializer(constant)
-            value.replace_all_uses_with(constant)
-        graph.remove(node, safe=True)
 
 
 def _with_emission_on_request(model: onnx_ir.Model) -> onnx_ir.Model:

@@ -115,11 +115,12 @@ class Calls:
         with self._leased(request) as model:
             outcomes = await together(self._outcome(model, text, asked, deadline) for text in request.texts)
             _raise_for_all(outcomes)
-            return pb.TranslateResponse(
-                results=[self._result(f"texts[{index}]", outcome) for index, outcome in enumerate(outcomes)],
-                effective_options=write_options(asked.options, model.manifest),
-                metadata=write_metadata(model),
+            response = pb.TranslateResponse(
+                effective_options=write_options(asked.options, model.manifest), metadata=write_metadata(model)
             )
+            for index, outcome in enumerate(outcomes):
+                self._add_result(response, f"texts[{index}]", outcome)
+            return response
 
     async def translate_stream(
         self, requests: AsyncGenerator[pb.TranslateStreamRequest, None], deadline: float | None
@@ -263,11 +264,13 @@ class Calls:
             raise outcome
         return outcome
 
-    def _result(self, field: str, outcome: pb.Translation | ServiceError) -> pb.TranslationResult:
+    def _add_result(self, response: pb.TranslateResponse, field: str, outcome: pb.Translation | ServiceError) -> None:
+        result = response.results.add()
         if isinstance(outcome, ServiceError):
             self._metrics.requests.errors.labels(outcome.reason).inc()
-            return pb.TranslationResult(error=status_of(outcome, field))
-        return pb.TranslationResult(translation=outcome)
+            result.error.CopyFrom(status_of(outcome, field))
+        else:
+            result.translation.CopyFrom(outcome)
 
     def _sentence(self, sentence: Sentence, outcome: pb.Translation | ServiceError) -> pb.TranslateStreamResponse:
         refused = isinstance(outcome, ServiceError)

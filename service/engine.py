@@ -92,17 +92,7 @@ class Engine:
         step_outputs = {tensor.name for tensor in self.manifest.graphs["decoder_step"].outputs}
         self._traced = tuple(name for name in _TRACED if name in step_outputs)
         encoder_outputs = {tensor.name for tensor in self.manifest.graphs["encoder"].outputs}
-        self._fetches = {
-            (attention, whole): [
-                "candidate_token_ids",
-                "candidate_log_probabilities",
-                *(f"next_{name}" for name in self._state_names),
-                *(self._traced if attention else ()),
-                *(["log_probabilities"] if whole else []),
-            ]
-            for attention in (False, True)
-            for whole in (False, True)
-        }
+        self._fetches = self._fetches_by_wish()
         self._encoder_side = tuple(name for name in _ENCODER_SIDE if name in encoder_outputs)
         try:
             self._warm_up_device(device)
@@ -224,6 +214,20 @@ class Engine:
         outputs = self._sessions[graph].run(fetches, inputs, self._run_options)
         self._note(graph, time.perf_counter() - started)
         return dict(zip(fetches, outputs, strict=True))
+
+    def _fetches_by_wish(self) -> dict[tuple[bool, bool], list[str]]:
+        """Return what a step is to give, by whether attention and the whole vocabulary are wanted."""
+        return {
+            (attention, whole): [
+                "candidate_token_ids",
+                "candidate_log_probabilities",
+                *(f"next_{name}" for name in self._state_names),
+                *(self._traced if attention else ()),
+                *(["log_probabilities"] if whole else []),
+            ]
+            for attention in (False, True)
+            for whole in (False, True)
+        }
 
     def _note(self, graph: str, seconds: float) -> None:
         self._thread.seconds = self.runtime_seconds + seconds

@@ -1,14 +1,12 @@
 """What every call passes, whichever way it came: admit, read, charge, answer, write, measure.
 
-A transport brings a ``Call`` and gets bytes, or a ``Refusal``. The calls behind the gate get a request and a deadline
-and return replies or raise a ``ServiceError``; they never see metadata, status codes or metrics.
+A transport brings a ``Call`` and gets bytes or a ``Refusal``; what is behind sees no metadata, status codes or metrics.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -140,7 +138,7 @@ class Gate:
             Refusal: There is none.
         """
         arrived = time.perf_counter()
-        with self._measured(method, call), ExitStack() as held:
+        with self._measured(method, call), contextlib.ExitStack() as held:
             principal = held.enter_context(self._admitted(method, call))
             request = await self._read(method, call, principal)
             with self._accepted():

@@ -25,8 +25,8 @@ Kind = Literal["unary", "server_stream", "bidi_stream"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BEARER = "bearer "
-_ids = random.Random()
 _CHARGED = ("text", "target", "alternative")  # fields that hold one text each; ``texts`` holds several
+_ids = random.Random()  # of its own, which nobody else seeds
 
 
 class Call(Protocol):

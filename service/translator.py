@@ -186,6 +186,8 @@ class Translator:
 
     async def _decoded(self, prepared: PreparedText, deadline: float | None) -> Answer:
         source = prepared.source
+        if prepared.options.traced:  # the loop has nothing better to do while one sentence is being decoded
+            asyncio.get_running_loop().call_soon(lambda: source.words)
         outcome = await self._scheduler.submit(prepared.job, deadline)
         decoded = time.perf_counter()
         hypotheses = tuple(self._hypothesis(hypothesis, prepared.target) for hypothesis in outcome.decoded.hypotheses)

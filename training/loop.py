@@ -25,7 +25,7 @@ from torch import Tensor
 from training.checkpoint import Progress, load_weights, read_progress, read_tensors, recover, save_checkpoint
 from training.config import RunConfig, ScheduleConfig, parse_config, read_config
 from training.corpus import assemble, epoch_batches
-from training.errors import InvalidCheckpoint, OutOfMemory, TrainingDiverged
+from training.errors import InvalidCheckpoint, InvalidConfig, OutOfMemory, TrainingDiverged
 from training.evaluation import validate
 from training.guidance import guidance_loss
 from training.models.interface import TranslationModel
@@ -59,11 +59,7 @@ def train(config_file: Path, output: Path) -> Progress:
         TrainingError: Any of its kinds (training.errors); ``last`` and ``best`` stay as they were.
     """
     config, config_text = read_config(config_file), config_file.read_text(encoding="utf-8")
-    fabric = lightning_fabric.Fabric(
-        accelerator=config.device,
-        devices=config.devices,
-        precision=config.precision,
-    )
+    fabric = _fabric(config)
     fabric.launch()
     reporter = Reporter(output, speaks=fabric.is_global_zero)
     try:
@@ -84,6 +80,16 @@ def train(config_file: Path, output: Path) -> Progress:
         ) from error
     finally:
         reporter.close()
+
+
+def _fabric(config: RunConfig) -> lightning_fabric.Fabric:
+    try:
+        return lightning_fabric.Fabric(accelerator=config.device, devices=config.devices, precision=config.precision)
+    except RuntimeError as error:
+        raise InvalidConfig(
+            f'device is {config.device!r}, and there is none: {error} Set device = "cpu" in the run, with a smaller '
+            "schedule.batch_tokens (2048) and schedule.learning_rate (7.0e-4), or go where there is one."
+        ) from error
 
 
 class _Run:

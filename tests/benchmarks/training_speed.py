@@ -50,6 +50,9 @@ class Task:
         """Return the run as TOML: one validation at its end, and no aligner, which is not what is measured."""
         text = self.recipe.read_text(encoding="utf-8").partition("\n[guidance]\n")[0]
         text = re.sub(r"(?m)^(source = .*)$", rf"\1\nlimit = {self.pairs}", text)
+        if not torch.cuda.is_available():  # as the head of the recipe says
+            for key, setting in (("device", '"cpu"'), ("batch_tokens", "2048"), ("learning_rate", "7.0e-4")):
+                text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {setting}", text)
         if self.precision:
             text = re.sub(r"(?m)^precision = .*$", f'precision = "{self.precision}"', text)
         for name, value in (("steps", self.steps), ("validate_every", self.steps), ("validation_sentences", 1)):

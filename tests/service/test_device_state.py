@@ -67,10 +67,11 @@ class Alone:
     def __init__(self, model: Model, source: tuple[int, ...]) -> None:
         self.model, self.length = model, len(source)
         inputs = encoder_inputs([source], 0)
-        names = ["encoder_states", "attention_keys", *(f"initial_{name}" for name in model.state_names)]
+        side = ["encoder_states", "attention_keys", "emission_context"]
+        names = [*side, *(f"initial_{name}" for name in model.state_names)]
         found = model.run("encoder", inputs, names)
         self.keys = found["attention_keys"][0, : self.length]
-        self.fixed = {name: found[name] for name in names[:2]} | {"source_lengths": inputs["source_lengths"]}
+        self.fixed = {name: found[name] for name in side} | {"source_lengths": inputs["source_lengths"]}
         self.state = {name: np.repeat(found[f"initial_{name}"], BEAM, axis=0) for name in model.state_names}
 
     def step(self, previous: np.ndarray, given: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:

@@ -1,1 +1,0 @@
-"""The race: Interlinear against what a user would pick instead, on the same machine and the same work."""
