@@ -18,6 +18,7 @@ from bundle.errors import InvalidBundle, UnsafeFile
 from bundle.figures import figure_faults
 
 FORMAT_VERSION = 2
+_OTHER_FORMAT = {True: "Use a newer version of the service", False: "Export the bundle again from its checkpoint"}
 MANIFEST_FILE = "manifest.json"
 TABLES_FILE = "component_tables.safetensors"
 GRAPHS = ("encoder", "decoder_step")
@@ -226,7 +227,9 @@ def read_with_faults(folder: Path) -> tuple[Manifest | None, list[str]]:
         return None, [f"{MANIFEST_FILE} cannot be read as JSON: {error}"]
     found = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(found, int) and found != FORMAT_VERSION:
-        return None, [f"format_version is {found}; this code reads {FORMAT_VERSION}. Export the bundle again"]
+        return None, [
+            f"format_version is {found}; this code reads {FORMAT_VERSION}. {_OTHER_FORMAT[found > FORMAT_VERSION]}"
+        ]
     faults: list[str] = []
     manifest = decode(content, Manifest, "", faults)
     if faults:

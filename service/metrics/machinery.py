@@ -27,7 +27,7 @@ class BatchMetrics(Family):
             "batch_padding_ratio", "Share of source positions that are padding, a step.", RATIO, "model"
         )
         self.executions = self.counter(
-            "batch_executions", "Calls of a graph for a batch (encode, step).", "model", "graph"
+            "batch_executions", "Calls of a graph for a batch (encoder, decoder_step).", "model", "graph"
         )
         self.deadline_drops = self.counter(
             "deadline_drops", "Sentences dropped at their deadline (queue, decode).", "model", "where"
