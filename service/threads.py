@@ -15,7 +15,7 @@ class Division(NamedTuple):
 
     Attributes:
         lanes: Calls at the same time.
-        threads_per_call: Threads of each of them, that of its lane included.
+        threads_per_call: Most threads of one of them, that of its lane included; the others are shared by all lanes.
     """
 
     lanes: int
@@ -23,19 +23,20 @@ class Division(NamedTuple):
 
 
 def division(processors: int) -> Division:
-    """Return how ``processors`` are best shared out; one may be left over.
+    """Return how ``processors`` are best shared out.
 
     A call with one thread wakes nobody and waits for nobody, so a lane a processor decodes most. But between two calls
     a lane needs Python's lock, which one thread has at a time: each lane more gets less of it, and beyond eight lanes
-    more threads a call are the better use of more processors.
+    more threads for their calls are the better use of more processors. ONNX Runtime keeps those for the session, which
+    the lanes share.
 
     >>> division(2)
     Division(lanes=2, threads_per_call=1)
     >>> division(12)
-    Division(lanes=6, threads_per_call=2)
+    Division(lanes=8, threads_per_call=5)
     """
-    threads_per_call = -(-processors // _MOST_LANES)
-    return Division(processors // threads_per_call, threads_per_call)
+    lanes = min(_MOST_LANES, processors)
+    return Division(lanes, processors - lanes + 1)
 
 
 def usable_processors(root: Path = Path("/")) -> int:

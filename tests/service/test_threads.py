@@ -23,14 +23,14 @@ def system(root: Path, membership: str, files: Mapping[str, str]) -> Path:
 def test_no_division_takes_more_processors_than_there_are_or_leaves_many_idle(processors: int) -> None:
     lanes, threads_per_call = division(processors)
     assert 1 <= lanes <= 8 and threads_per_call >= 1
-    assert processors - threads_per_call < lanes * threads_per_call <= processors
+    assert lanes + threads_per_call - 1 == processors  # the lanes' own threads, and those that they share
     if processors <= 8:
         assert (lanes, threads_per_call) == (processors, 1)
 
 
 def test_beyond_eight_lanes_calls_get_more_threads() -> None:
-    assert division(16) == Division(lanes=8, threads_per_call=2)
-    assert division(64) == Division(lanes=8, threads_per_call=8)
+    assert division(16) == Division(lanes=8, threads_per_call=9)
+    assert division(9) == Division(lanes=8, threads_per_call=2)
 
 
 def cfs(group: str, quota: str, period: str = "100000") -> dict[str, str]:
