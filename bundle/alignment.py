@@ -155,7 +155,8 @@ def links(
         best = words.argmax(axis=1) if words.size else np.zeros(0, dtype=np.int64)
         chosen = [(row, int(column)) for row, column in enumerate(best) if column < matrix.shape[1] - 1]
     else:
-        chosen = [(row, column) for row, column in np.argwhere(words[:, :-1] >= threshold).tolist()]
+        rows, columns = np.nonzero(words[:, :-1] >= threshold)
+        chosen = list(zip(rows.tolist(), columns.tolist(), strict=True))
     return tuple(Link(row, column, float(words[row, column])) for row, column in chosen)
 
 

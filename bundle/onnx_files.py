@@ -118,6 +118,8 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     place = 0
     while place < len(content):
         key, place = _varint(content, place)
+        if key >> 32:  # some readers take the lowest 32 bits, and would see a field where others see none
+            raise ValueError("the number of a field takes more than 32 bits")
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
             value, place = _varint(content, place)

@@ -120,7 +120,7 @@ class Seat:
     batch_size: int = 0
     attention: ChangedAttention | None = None
     certain: tuple[int, ...] = ()
-    _attention: list[tuple[StepOutput, int]] = field(default_factory=list)
+    _attention: list[tuple[tuple[np.ndarray, ...], int]] = field(default_factory=list)
 
     @property
     def free(self) -> bool:
@@ -136,8 +136,9 @@ class Seat:
         """Keep what a step says about this seat, found in ``row`` of its output, which nobody changes afterwards."""
         self.steps += 1
         self.batch_size = max(self.batch_size, batch_size)
-        if self.job.trace:
-            self._attention.append((output, row))
+        if self.job.trace:  # and nothing else of the output, which may be large
+            parts = output.attention_scores, output.attention_weights, output.attention_query, output.emission_scores
+            self._attention.append((tuple(part for part in parts if part is not None), row))
 
     def finish(self, hypotheses: Sequence[Hypothesis], state: DecoderState, row: int) -> None:
         """Set ``decoded``."""
@@ -150,20 +151,14 @@ class Seat:
         self.decoded = Decoded(tuple(hypotheses), traces, keys, self.batch_size)
 
     def _trace(self, beam_path: Sequence[int]) -> Trace:
-        steps = [(output, row, beam) for (output, row), beam in zip(self._attention, beam_path, strict=False)]
-        length = len(self.job.source_ids)
+        length = len(self.job.source_ids)  # columns past it are of other sentences, and not the same at each step
+        steps = [(parts, row, beam) for (parts, row), beam in zip(self._attention, beam_path, strict=False)]
 
-        def rows(name: str) -> np.ndarray:
-            return np.stack([getattr(output, name)[row, beam, :length] for output, row, beam in steps])
+        def over_source(place: int) -> np.ndarray:
+            return np.stack([parts[place][row, beam, :length] for parts, row, beam in steps])
 
-        return Trace(
-            rows("attention_scores"),
-            rows("attention_weights"),
-            np.stack(
-                [output.attention_query[row, beam] for output, row, beam in steps if output.attention_query is not None]
-            ),
-            rows("emission_scores") if steps[0][0].emission_scores is not None else None,
-        )
+        queries = np.stack([parts[2][row, beam] for parts, row, beam in steps])
+        return Trace(over_source(0), over_source(1), queries, over_source(3) if len(steps[0][0]) == 4 else None)
 
 
 ProgressT = TypeVar("ProgressT")
@@ -209,6 +204,11 @@ class RunningBatch(Generic[SeatT]):
     def seats(self) -> list[SeatT]:
         """Those who take part in the next step."""
         return [seat for seat in self._taken if not seat.free]
+
+    @property
+    def taken(self) -> list[SeatT]:
+        """Those who took part in the last step, or were to take part in one that failed, finished or not."""
+        return [seat for seat in self._taken if not seat.abandoned]
 
     def join(self, seats: Sequence[SeatT], encoded: Any) -> None:
         """Let ``seats``, all of one kind, take part from the next step on; the engine encoded them in that order."""

@@ -182,7 +182,7 @@ class Lane:
             try:
                 finished = batch.step()
             except Exception as error:  # as above; other batches go on
-                ended += self._failed("decoder_step", batch.seats, error)
+                ended += self._failed("decoder_step", batch.taken, error)
                 del self._batches[kind]
                 continue
             if self._queue.closed:

@@ -151,7 +151,10 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (put("format_version", value=99), "format_version is 99; this code reads 2. Use a newer version of the service"),
+        (
+            put("format_version", value=99),
+            "format_version is 99; this code reads 2. Use a newer version of the service",
+        ),
         (put("colour", value="blue"), "colour is not a key of this format"),
         (put("limits", "patience", value=3), "limits.patience is not a key of this format"),
         (lambda c: c.pop("precision"), "precision is missing"),

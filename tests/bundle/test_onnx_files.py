@@ -132,3 +132,15 @@ def test_damaged_graphs_are_looked_at_without_an_error(tiny_bundle: Path) -> Non
         content = bytearray(good)
         content[chance.randrange(len(content))] = chance.randrange(256)
         assert isinstance(onnx_faults(bytes(content[: chance.randrange(len(content))])), tuple)
+
+
+def test_a_field_that_only_a_reader_of_32_bits_would_see_is_refused() -> None:
+    node = helper.make_node("Gelu", ["number"], ["out"], domain="com.microsoft").SerializeToString()
+    hidden = bytearray()
+    key = (1 << 3 | 2) + (1 << 32)  # a node of a graph, to whoever takes the lowest 32 bits
+    while key:
+        hidden.append(key & 0x7F | (0x80 if key >> 7 else 0))
+        key >>= 7
+    graph = bytes(hidden) + bytes([len(node)]) + node
+    content = model().SerializeToString() + bytes([7 << 3 | 2, len(graph)]) + graph
+    assert any("32 bits" in fault for fault in onnx_faults(content))

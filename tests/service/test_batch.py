@@ -272,3 +272,21 @@ def test_a_plain_step_asks_the_engine_for_nothing_more(engine: Engine, monkeypat
 
 def test_a_seat_shows_nothing_of_what_it_holds() -> None:
     assert "5" not in repr(Seat(Job((5, EOS), SearchOptions(8)))).split(" at ")[0]
+
+
+def test_whoever_a_failing_step_had_finished_already_is_among_those_it_fails(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seats = [seat(5, steps=1), seat(7, steps=1)]
+    batch = joined(engine, *seats)
+    finish = Seat.finish
+
+    def failing(self: Seat, *arguments: Any) -> None:
+        if self is seats[1]:
+            raise MemoryError
+        finish(self, *arguments)
+
+    monkeypatch.setattr(Seat, "finish", failing)
+    with pytest.raises(MemoryError):
+        batch.step()
+    assert batch.taken == seats and batch.seats == seats[1:]
