@@ -174,9 +174,12 @@ class Scheduler:
 
 async def together(answers: Iterable[Coroutine[Any, Any, AnswerT]]) -> list[AnswerT]:
     """Return all ``answers`` to one call; where one fails, the others are cancelled and its error alone is raised."""
+    waiting = list(answers)
+    if len(waiting) == 1:  # as mostly, and a task is saved
+        return [await waiting[0]]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(answer) for answer in answers]
+            tasks = [group.create_task(answer) for answer in waiting]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
