@@ -193,7 +193,7 @@ def test_the_embedded_bundle_says_what_is_normal() -> None:
     norms = Norms.of(EMBEDDED)
     assert norms.length_ratio == pytest.approx(1.1, abs=0.1)
     assert norms.least_log_probability == pytest.approx(-0.7, abs=0.2)
-    assert norms.entropy_ratio == pytest.approx(0.21, abs=0.05)
+    assert norms.entropy_ratio == pytest.approx(0.13, abs=0.05)
 
 
 def test_less_of_a_loop_is_less_suspicious_than_fewer_reasons() -> None:
