@@ -313,7 +313,7 @@ class _Step:
 
     def run(self) -> dict[str, np.ndarray]:
         self._device.run("decoder_step", self._call, self._options)
-        results = np.asarray(self._results.numpy())
+        results = np.array(self._results.numpy())  # a copy: on a processor it would be a view of what is written next
         return {
             name: results[begin : begin + _bytes(shape, dtype)].view(dtype).reshape(shape)
             for name, (begin, dtype, shape) in self._parts.items()

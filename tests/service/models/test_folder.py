@@ -95,7 +95,7 @@ async def test_a_bundle_that_is_named_is_served_besides_and_is_the_default(root:
     async with watched(root) as folder:
         assert loaded(folder) == ["a@1"]
     async with watched(None) as folder:
-        assert loaded(folder) == ["en-fr@2"]
+        assert loaded(folder) == ["en-fr@3"]
 
 
 async def test_a_bundle_that_is_named_and_damaged_stops_the_start(root: Path, tiny_bundle: Path) -> None:
