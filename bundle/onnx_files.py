@@ -96,7 +96,7 @@ class _Walk:
         for number, value in _fields(content):
             if number in kind.forbidden:
                 self.faults.add(f"it has {kind.forbidden[number]}")
-            if number in kind.locations and value == _EXTERNAL:
+            if number in kind.locations and isinstance(value, int) and value & 0xFFFFFFFF == _EXTERNAL:
                 self.faults.add(f"it has {_OUTSIDE}")
             if isinstance(value, int):
                 continue

@@ -46,7 +46,8 @@ def session_entries(processor: Path = _PROCESSOR) -> dict[str, str]:
     VNNI, sums of two 8-bit products are cut to 16 bits unless ONNX Runtime is told to be exact, at half the speed.
     Where the processor does not tell (no ``/proc/cpuinfo``), it is taken to be exact.
     """
-    entries = {"session.intra_op.allow_spinning": "0"}
+    # Whatever a file looks like, it is read as what was looked at before: ONNX, and not the runtime's own format.
+    entries = {"session.intra_op.allow_spinning": "0", "session.load_model_format": "ONNX"}
     text = processor.read_text() if processor.is_file() else ""
     flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
     if flags and not flags & _EXACT_PRODUCTS:

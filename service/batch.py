@@ -205,6 +205,12 @@ class RunningBatch(Generic[SeatT]):
         """Those who take part in the next step."""
         return [seat for seat in self._taken if not seat.free]
 
+    def close(self) -> None:
+        """Give back what the tensors lie in; the seats are somebody else's business now."""
+        if self._state is not None:
+            self._state.keep([])
+        self._taken, self._progress, self._state = [], None, None
+
     @property
     def taken(self) -> list[SeatT]:
         """Those who took part in the last step, or were to take part in one that failed, finished or not."""
@@ -271,11 +277,13 @@ class RunningBatch(Generic[SeatT]):
         for row, replacement in zip(free, behind, strict=False):
             rows[row] = replacement
         self._taken = [self._taken[row] for row in rows]
-        if self._progress is None or self._state is None or not rows:
-            self._progress = self._state = None
+        if self._progress is None or self._state is None:
             return
-        self._progress = self._progress.keep(rows)
         self._state.keep(rows)
+        if rows:
+            self._progress = self._progress.keep(rows)
+        else:
+            self._progress = self._state = None
 
     def _given_attention(self, state: DecoderState, progress: _Progress) -> GivenAttention:
         """Return what the seats' changes make of the attention that the model would have at this step."""

@@ -183,12 +183,12 @@ class Lane:
                 finished = batch.step()
             except Exception as error:  # as above; other batches go on
                 ended += self._failed("decoder_step", batch.taken, error)
-                del self._batches[kind]
+                self._batches.pop(kind).close()
                 continue
             if self._queue.closed:
                 return []
             if not batch.size:
-                del self._batches[kind]
+                self._batches.pop(kind).close()
                 continue
             now = time.perf_counter()
             self._encoder_ahead -= now - began
@@ -206,7 +206,7 @@ class Lane:
         seated = [(kind, batch.seats) for kind, batch in self._batches.items()]
         for kind, seats in seated:
             if not seats:
-                del self._batches[kind]
+                self._batches.pop(kind).close()
         self._load.count(seated)
         self.running = sum(len(seats) for _, seats in seated)
 

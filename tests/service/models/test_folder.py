@@ -230,7 +230,7 @@ async def test_without_a_folder_of_models_nothing_can_be_loaded() -> None:
         with pytest.raises(ModelNotFound, match="which is not set, so nothing can be loaded"):
             await folder.load("first")
         with pytest.raises(ModelInUse, match="the only model there is"):
-            await folder.unload("en-fr", "2")
+            await folder.unload("en-fr", "3")
 
 
 async def test_two_folders_of_one_name_and_version_are_served_by_the_first(root: Path, tiny_bundle: Path) -> None:
